@@ -2,8 +2,12 @@
 //! [`parse`] reads it from TOML and tells every mistake with its line; [`render`] writes it back.
 //! Must not touch the environment or a file: paths and names come in as text.
 
+mod address;
 mod parse;
+mod reader;
 mod render;
+mod upstream;
+mod words;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,7 +19,9 @@ use ipnet::IpNet;
 use crate::name::Registry;
 use crate::units::Size;
 
-pub use parse::{Mistake, Parsed, parse};
+pub use address::AddressError;
+pub use parse::{Mistake, Parsed, Spoils, parse};
+pub use render::render;
 
 /// Everything an administrator can set for a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,15 +185,8 @@ pub enum LogFormat {
 }
 
 /// The registries served when a file names none.
-pub const USUAL_REGISTRIES: [&str; 7] = [
-    "docker.io",
-    "registry.k8s.io",
-    "ghcr.io",
-    "quay.io",
-    "gcr.io",
-    "mcr.microsoft.com",
-    "public.ecr.aws",
-];
+pub const USUAL_REGISTRIES: [&str; 7] =
+    ["docker.io", "registry.k8s.io", "ghcr.io", "quay.io", "gcr.io", "mcr.microsoft.com", "public.ecr.aws"];
 
 /// The `head_timeout` and `first_byte_timeout` that no setting may exceed.
 pub const LONGEST_HEAD_WAIT: Duration = Duration::from_secs(20);
@@ -216,7 +215,9 @@ impl Default for Settings {
             cache: CacheSettings::default(),
             upstreams: USUAL_REGISTRIES
                 .iter()
-                .map(|name| UpstreamSettings::new(name.parse().expect("the usual registries are well formed")))
+                .map(|name| {
+                    UpstreamSettings::new(name.parse().expect("the usual registries are well formed"))
+                })
                 .collect(),
             installer: InstallerSettings::default(),
             report: ReportSettings::default(),
@@ -333,7 +334,9 @@ impl Distribution {
     #[must_use]
     pub const fn paths(self) -> (&'static str, &'static str) {
         match self {
-            Self::Kubeadm | Self::Eks | Self::Custom => ("/etc/containerd/certs.d", "/etc/containerd/config.toml"),
+            Self::Kubeadm | Self::Eks | Self::Custom => {
+                ("/etc/containerd/certs.d", "/etc/containerd/config.toml")
+            }
             Self::K3s => (
                 "/var/lib/rancher/k3s/agent/etc/containerd/certs.d",
                 "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",

@@ -1,0 +1,266 @@
+//! Manifests: up to 4 MiB they are fetched whole, verified, answered from memory and kept; larger ones are passed through.
+//! Upstream's bytes are never re-serialised; they are read only to see what they link to. Must not resolve tags.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use larder_wire::digest::Digest;
+use larder_wire::name::Repository;
+use larder_wire::route::Reference;
+use serde::Deserialize;
+
+use super::Deadline;
+use super::tag::Resolved;
+use crate::answer::{Content, Found};
+use crate::cache::{Cache, FlightKey};
+use crate::error::{PullError, RequestError, UpstreamError};
+use crate::fill::{self, Job};
+use crate::flight::Role;
+use crate::request::{Pull, PullRequest};
+use crate::stats::Source;
+use crate::store::{BlobKey, Manifest};
+use crate::upstream::{Ask, Reply, Target, Upstream};
+use crate::verify::Verified;
+
+/// Larger manifests are passed through.
+const LARGEST: usize = 4 << 20;
+
+/// The manifest that a tag stands for. A HEAD needs no more than the tag's row.
+pub(super) async fn of_tag(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    request: &PullRequest,
+    tag: Resolved,
+    deadline: Deadline,
+) -> Result<Found, PullError> {
+    let Resolved { row, source, stale } = tag;
+    if request.head_only {
+        accepted(request, &row.media_type)?;
+        let content = Content::Described { digest: row.digest, size: row.size, media_type: row.media_type };
+        return Ok(Found { content, source, stale });
+    }
+    let found = find(cache, pull, request, row.digest, deadline).await?;
+    // Stale is said even where the bytes came from elsewhere; they are right, but perhaps no longer the tag's.
+    Ok(Found { source: if stale.is_some() { Source::Stale } else { found.source }, stale, ..found })
+}
+
+pub(super) async fn find(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    request: &PullRequest,
+    digest: Digest,
+    deadline: Deadline,
+) -> Result<Found, PullError> {
+    let upstream = &pull.upstream;
+    let key = BlobKey { class: upstream.class.clone(), digest };
+    let linked = !upstream.is_shared() || cache.store.linked(&upstream.settings.registry, &pull.repository, digest).await;
+    if linked && let Some(manifest) = stored(cache, &key).await {
+        accepted(request, &manifest.media_type)?;
+        cache.store.note_use(&key, &upstream.settings.registry, manifest.bytes.len() as u64);
+        return Ok(Found::new(Content::Manifest(manifest), Source::Cache));
+    }
+    cache.check_ban(upstream, &digest)?;
+    upstream.known_private(&pull.repository)?;
+    let flight = FlightKey::of(upstream, &pull.repository, digest);
+    let (role, landed) = cache.flights.manifests.join(flight, || {
+        let reference = Reference::Digest(digest);
+        fetch(Arc::clone(cache), Arc::clone(upstream), pull.repository.clone(), reference)
+    });
+    let source = if role == Role::Leader { Source::Upstream } else { Source::Follow };
+    let answered = async { landed.value().await.unwrap_or(Err(UpstreamError::Abandoned)) };
+    match deadline.wait(answered).await {
+        Ok(manifest) => {
+            accepted(request, &manifest.media_type)?;
+            Ok(Found::new(Content::Manifest(manifest), source))
+        }
+        Err(PullError::Upstream(UpstreamError::TooLarge)) => pass_through(cache, pull, digest, deadline).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Fetches and verifies a manifest, remembers it, and puts it on disk behind the reply's back.
+pub(crate) async fn fetch(
+    cache: Arc<Cache>,
+    upstream: Arc<Upstream>,
+    repository: Repository,
+    reference: Reference,
+) -> Result<Arc<Manifest>, UpstreamError> {
+    let reply = upstream.ask(&Ask::get(&repository, Target::Manifest(reference.clone()))).await?;
+    if reply.length().is_some_and(|length| length > LARGEST as u64) {
+        return Err(UpstreamError::TooLarge);
+    }
+    let media_type = reply.media_type();
+    let told = reply.digest;
+    let bytes = whole(&cache, &upstream, reply).await?;
+    let links = Links::read(&bytes, media_type)?;
+    let expected = match &reference {
+        Reference::Digest(digest) => Some(*digest),
+        Reference::Tag(_) => told,
+    };
+    let proof = match expected {
+        Some(expected) => Verified::check(&bytes, &expected).map_err(|found| {
+            cache.ban(&upstream, &expected, &found);
+            UpstreamError::WrongBytes { expected, found }
+        })?,
+        None => Verified::name(&bytes),
+    };
+    let key = BlobKey { class: upstream.class.clone(), digest: *proof.digest() };
+    let manifest = Arc::new(Manifest::new(proof, links.media_type, bytes.into()));
+    if upstream.is_shared() {
+        let digests = links.digests.into_iter().chain([key.digest]).collect();
+        cache.store.link(&upstream.settings.registry, &repository, digests);
+    }
+    cache.store.remember(&key, &manifest);
+    let (store, kept) = (Arc::clone(&cache.store), Arc::clone(&manifest));
+    let keep = move || {
+        let name = format!("{}/{repository}", upstream.settings.registry);
+        store.commit_manifest(&key, &kept, &upstream.settings.registry, name);
+    };
+    tokio::task::spawn_blocking(keep);
+    Ok(manifest)
+}
+
+/// Types that cannot be verified by hashing what was sent: a schema 1 digest leaves the signatures out.
+pub(super) fn check_type(media_type: &str) -> Result<(), UpstreamError> {
+    let schema1 = media_type.starts_with("application/vnd.docker.distribution.manifest.v1");
+    if schema1 { Err(UpstreamError::UnsupportedType(media_type.to_owned())) } else { Ok(()) }
+}
+
+fn accepted(request: &PullRequest, media_type: &str) -> Result<(), RequestError> {
+    if request.accepts(media_type) { Ok(()) } else { Err(RequestError::NotAccepted(media_type.to_owned())) }
+}
+
+async fn stored(cache: &Arc<Cache>, key: &BlobKey) -> Option<Arc<Manifest>> {
+    if let Some(manifest) = cache.store.manifest_in_memory(key) {
+        return Some(manifest);
+    }
+    let (store, key) = (Arc::clone(&cache.store), key.clone());
+    tokio::task::spawn_blocking(move || store.manifest(&key)).await.ok().flatten()
+}
+
+/// Streams a manifest that is too large to keep.
+async fn pass_through(cache: &Arc<Cache>, pull: &Pull, digest: Digest, deadline: Deadline) -> Result<Found, PullError> {
+    let flight = FlightKey::of(&pull.upstream, &pull.repository, digest).for_manifest();
+    let (_, mut follower) = cache.flights.blobs.join(&flight, |stream| {
+        let job = Job {
+            upstream: Arc::clone(&pull.upstream),
+            repository: pull.repository.clone(),
+            target: Target::Manifest(Reference::Digest(digest)),
+            flight: flight.clone(),
+        };
+        fill::start(Arc::clone(cache), job, stream);
+    });
+    let head = deadline.wait(follower.head()).await?;
+    Ok(Found::new(Content::Growing { digest, follower: Box::new(follower), head }, Source::Bypass))
+}
+
+/// Reads a small body, counting it.
+async fn whole(cache: &Cache, upstream: &Upstream, reply: Reply) -> Result<Vec<u8>, UpstreamError> {
+    let idle = cache.tuning.idle;
+    let mut bytes = Vec::with_capacity(reply.length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
+    let mut body = reply.response.into_body();
+    loop {
+        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| UpstreamError::Idle(idle))?;
+        let Some(frame) = frame else { return Ok(bytes) };
+        let frame = frame.map_err(|error| UpstreamError::Broken(Arc::new(error)))?;
+        if let Some(data) = frame.data_ref() {
+            upstream.stats.fetched_bytes.inc_by(data.len() as u64);
+            if bytes.len() + data.len() > LARGEST {
+                return Err(UpstreamError::TooLarge);
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+}
+
+/// What a manifest says of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Links {
+    media_type: String,
+    digests: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    blobs: Option<Vec<Descriptor>>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: String,
+}
+
+impl Links {
+    /// Reads the type (the header's, which a `mediaType` in the document must not contradict) and the links. A document
+    /// that is no JSON of this shape is opaque: it is kept under its digest and links to nothing.
+    fn read(bytes: &[u8], header: Option<String>) -> Result<Self, UpstreamError> {
+        let document: Option<Document> = serde_json::from_slice(bytes).ok();
+        let inner = document.as_ref().and_then(|document| document.media_type.clone());
+        let plain = |media_type: &String| matches!(media_type.as_str(), "" | "text/plain" | "application/octet-stream" | "application/json");
+        let media_type = match (header.filter(|header| !plain(header)), inner) {
+            (Some(header), Some(inner)) if header != inner.to_ascii_lowercase() => {
+                return Err(UpstreamError::Unusable("its Content-Type is not the manifest's mediaType"));
+            }
+            (Some(header), _) => header,
+            (None, Some(inner)) => inner,
+            (None, None) => return Err(UpstreamError::Unusable("it does not say what kind of manifest it sent")),
+        };
+        check_type(&media_type)?;
+        let Some(document) = document else { return Ok(Self { media_type, digests: Vec::new() }) };
+        if document.layers.is_some() && document.manifests.is_some() {
+            return Err(UpstreamError::UnsupportedType("of a document that is index and manifest at once".to_owned()));
+        }
+        let lists = [document.config.map(|config| vec![config]), document.layers, document.manifests, document.blobs];
+        let descriptors = lists.into_iter().flatten().flatten();
+        Ok(Self { media_type, digests: descriptors.filter_map(|one| one.digest.parse().ok()).collect() })
+    }
+}
+
+/// What a shared manifest's file links to, for a rebuild.
+pub(crate) fn links_of(bytes: &[u8], media_type: &str) -> Vec<Digest> {
+    Links::read(bytes, Some(media_type.to_owned())).map(|links| links.digests).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
+
+    fn read(text: &str, header: &str) -> Result<Links, UpstreamError> {
+        Links::read(text.as_bytes(), (!header.is_empty()).then(|| header.to_owned()))
+    }
+
+    #[test]
+    fn links_are_config_layers_and_children() {
+        let digest = |letter: &str| format!("sha256:{}", letter.repeat(64));
+        let text = format!(
+            r#"{{"mediaType":"{OCI}","config":{{"digest":"{}"}},"layers":[{{"digest":"{}"}},{{"digest":"md5:x"}}]}}"#,
+            digest("a"),
+            digest("b")
+        );
+        let links = read(&text, OCI).unwrap();
+        assert_eq!(links.media_type, OCI);
+        assert_eq!(links.digests.iter().map(ToString::to_string).collect::<Vec<_>>(), [digest("a"), digest("b")]);
+        let index = format!(r#"{{"manifests":[{{"digest":"{}"}}]}}"#, digest("c"));
+        assert_eq!(read(&index, "a/b").unwrap().digests.len(), 1);
+    }
+
+    #[test]
+    fn a_type_is_never_guessed() {
+        assert_eq!(read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "text/plain").unwrap().media_type, OCI);
+        assert_eq!(read("no json", "x/opaque").unwrap().media_type, "x/opaque");
+        assert!(matches!(read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "a/b"), Err(UpstreamError::Unusable(_))));
+        assert!(matches!(read("{}", ""), Err(UpstreamError::Unusable(_))));
+        for text in [r#"{"layers":[],"manifests":[]}"#] {
+            assert!(matches!(read(text, OCI), Err(UpstreamError::UnsupportedType(_))));
+        }
+        let schema1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        assert!(matches!(read("{}", schema1), Err(UpstreamError::UnsupportedType(_))));
+    }
+}

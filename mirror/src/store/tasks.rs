@@ -1,0 +1,102 @@
+//! What the store does by itself: looking at the disk and the index, writing uses down, sweeping, scrubbing. Each task ends
+//! when the store is closed. Must not be needed by a pull.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Store, now, recover};
+use crate::evict::{self, Pace};
+
+/// A database that only pretends to work is found within so long.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// A failed index is built anew at most so often.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_AT_LEAST: Duration = Duration::from_secs(60);
+const SCRUB_AFTER: Duration = Duration::from_secs(600);
+const SCRUB_EVERY: Duration = Duration::from_secs(86_400);
+
+/// Starts all of them.
+pub(crate) fn start(store: &Arc<Store>, tick: Duration, stop: &CancellationToken, tracker: &TaskTracker) {
+    let until = |task| {
+        let stop = stop.clone();
+        async move {
+            stop.run_until_cancelled(task).await;
+        }
+    };
+    tracker.spawn(until(Box::pin(watch(Arc::clone(store), tick)) as Task));
+    tracker.spawn(until(Box::pin(sweep(Arc::clone(store), tick))));
+    tracker.spawn(until(Box::pin(scrub(Arc::clone(store), stop.clone()))));
+}
+
+type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Looks at the disk and the index, and writes uses down.
+async fn watch(store: Arc<Store>, tick: Duration) {
+    let mut ticks = interval(tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut probed, mut renewed) = (Instant::now(), None::<Instant>);
+    loop {
+        ticks.tick().await;
+        let looking = Arc::clone(&store);
+        let _ = tokio::task::spawn_blocking(move || {
+            looking.look_at_space();
+            looking.flush_uses();
+        })
+        .await;
+        if store.keeper.look() && renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
+            renewed = Some(Instant::now());
+            store.keeper.renew();
+        }
+        if probed.elapsed() >= PROBE_EVERY {
+            probed = Instant::now();
+            store.keeper.tell(|ledger| ledger.probe(now()));
+        }
+        if store.keeper.take_unsure() {
+            let (store, runtime) = (Arc::clone(&store), tokio::runtime::Handle::current());
+            tokio::task::spawn_blocking(move || recover::reconcile(&store, &runtime));
+        }
+    }
+}
+
+/// Sweeps every quarter of the ttl, at least each minute, and when the disk may be full.
+async fn sweep(store: Arc<Store>, tick: Duration) {
+    let started = Instant::now();
+    let pace = Arc::new(std::sync::Mutex::new(Pace::new(now(), 0)));
+    loop {
+        let wait = store.shortest_ttl().map_or(SWEEP_AT_LEAST, |ttl| (ttl / 4).clamp(tick / 5, SWEEP_AT_LEAST));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = store.crowded.notified() => {}
+        }
+        pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).observe(now(), started.elapsed().as_secs());
+        let (store, pace, runtime) = (Arc::clone(&store), Arc::clone(&pace), tokio::runtime::Handle::current());
+        // Unlinking a large file takes its time: not on the threads that serve pulls.
+        let swept = tokio::task::spawn_blocking(move || runtime.block_on(evict::sweep(&store, &pace, now())));
+        if swept.await.is_err() {
+            tracing::error!("a sweep panicked; the next one tries again");
+        }
+    }
+}
+
+/// Reads everything once a day, slowly.
+async fn scrub(store: Arc<Store>, stop: CancellationToken) {
+    tokio::time::sleep(SCRUB_AFTER).await;
+    loop {
+        let (store, stop) = (Arc::clone(&store), stop.clone());
+        let scrubbing = tokio::task::spawn_blocking(move || {
+            let done = recover::scrub(&store, &mut |bytes| {
+                std::thread::sleep(recover::scrub_pause(bytes));
+                !stop.is_cancelled()
+            });
+            if let Err(error) = done {
+                store.stats.failed(&error);
+            }
+        });
+        let _ = scrubbing.await;
+        tokio::time::sleep(SCRUB_EVERY).await;
+    }
+}
