@@ -156,7 +156,7 @@ impl Book {
         let undone = self.undone.entry(registry.clone()).or_default();
         undone.retain(|at| now.saturating_duration_since(*at) < FIGHT.1);
         undone.push(now);
-        if false {
+        if undone.len() >= FIGHT.0 {
             self.fought.insert(registry.clone());
         }
     }
