@@ -241,7 +241,7 @@ fn place_before(text: &str, (header, trivia): (usize, usize)) -> usize {
     let mut place = line_start(header);
     while place > trivia && text[..place].ends_with('\n') {
         let above = line_start(place - 1);
-        if above < trivia || !text[above..place].trim_start().starts_with('#') {
+        if !text[above..place].trim_start().starts_with('#') {
             break;
         }
         place = above;

@@ -38,13 +38,30 @@ pub(crate) enum Content {
     Canary(Option<String>),
     Manifest(Arc<Manifest>),
     /// What a HEAD of a tag needs.
-    Described { digest: Digest, size: u64, media_type: String },
-    File { digest: Digest, blob: Arc<OpenBlob> },
-    Growing { digest: Digest, follower: Box<Follower>, head: Head },
+    Described {
+        digest: Digest,
+        size: u64,
+        media_type: String,
+    },
+    File {
+        digest: Digest,
+        blob: Arc<OpenBlob>,
+    },
+    Growing {
+        digest: Digest,
+        follower: Box<Follower>,
+        head: Head,
+    },
     /// What a HEAD of a blob needs.
-    Sized { digest: Digest, size: u64 },
+    Sized {
+        digest: Digest,
+        size: u64,
+    },
     /// Upstream's own reply, with the headers that go on.
-    Passed { headers: HeaderMap, reply: Box<UpstreamReply> },
+    Passed {
+        headers: HeaderMap,
+        reply: Box<UpstreamReply>,
+    },
 }
 
 /// A reply that only lacks its entry in the log.
@@ -218,7 +235,10 @@ fn bring(content: Content, span: Option<Span>, headers: &mut HeaderMap) -> body:
             body::Source::File { region: Arc::clone(&blob.region), at: span.from, end: span.to }
         }
         Content::Growing { follower, head, .. } => {
-            blob_headers(headers, head.media_type.as_deref().filter(|kind| kind.contains("manifest")).unwrap_or(OCTETS));
+            blob_headers(
+                headers,
+                head.media_type.as_deref().filter(|kind| kind.contains("manifest")).unwrap_or(OCTETS),
+            );
             let follower = match span {
                 Some(span) => follower.range(span.from, span.to),
                 None => *follower,
@@ -255,7 +275,8 @@ fn blob_headers(headers: &mut HeaderMap, media_type: &str) {
 fn matches(value: &HeaderValue, digest: &Digest) -> bool {
     let digest = digest.to_string();
     let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
-    tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"')).any(|tag| tag == "*" || tag == digest)
+    tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"'))
+        .any(|tag| tag == "*" || tag == digest)
 }
 
 fn number(value: u64) -> HeaderValue {
@@ -266,4 +287,3 @@ fn number(value: u64) -> HeaderValue {
 pub(crate) fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
-

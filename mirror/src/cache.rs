@@ -17,7 +17,7 @@ use rustls::RootCertStore;
 use tokio::time::Instant;
 
 use crate::config::{self, Tuning};
-use crate::error::UpstreamError;
+use crate::error::{Mismatch, UpstreamError};
 use crate::flight::{Once, Streams};
 use crate::lookup::TagLife;
 use crate::stats::Stats;
@@ -73,7 +73,14 @@ pub(crate) type Room = report::Cache;
 const BANS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
 impl Cache {
-    pub(crate) fn new(store: Arc<Store>, stats: Stats, settings: &Settings, node: &str, key: Vec<u8>, tuning: Tuning) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        stats: Stats,
+        settings: &Settings,
+        node: &str,
+        key: Vec<u8>,
+        tuning: Tuning,
+    ) -> Arc<Self> {
         let own = OwnListeners::default();
         let upstreams = Upstreams::build(settings, &stats, &own, None);
         Arc::new(Self {
@@ -117,14 +124,15 @@ impl Cache {
         challenge.map(|challenge| proof::prove(&self.key, challenge))
     }
 
-    /// Wrong bytes came for a digest: containerd shall ask the registry itself for a while.
-    pub(crate) fn ban(&self, upstream: &Upstream, digest: &Digest, found: &Digest) {
+    /// Wrong bytes came for a digest: containerd shall ask the registry itself for a while. What to tell it.
+    pub(crate) fn ban(&self, upstream: &Upstream, digest: &Digest, found: Digest) -> UpstreamError {
         let registry = &upstream.settings.registry;
         upstream.stats.mismatches.inc();
         tracing::error!(%registry, %digest, %found, "upstream sent wrong bytes; nothing of them is kept");
         let until = Instant::now() + self.tuning.ban;
         let mut bans = self.bans.lock().unwrap_or_else(PoisonError::into_inner);
         bans.put((registry.clone(), *digest), until);
+        UpstreamError::WrongBytes(Arc::new(Mismatch { expected: *digest, found }))
     }
 
     pub(crate) fn check_ban(&self, upstream: &Upstream, digest: &Digest) -> Result<(), UpstreamError> {
@@ -193,9 +201,11 @@ impl Upstreams {
         for one in &settings.upstreams {
             let one = config::effective(settings, one);
             let name = one.registry.to_string();
-            let kept = before.and_then(|before| before.by_name.get(&name)).filter(|kept| kept.settings == one);
+            let kept =
+                before.and_then(|before| before.by_name.get(&name)).filter(|kept| kept.settings == one);
             let upstream = kept.cloned().unwrap_or_else(|| {
-                let files: Vec<PathBuf> = [&settings.ca_file, &one.ca_file].into_iter().flatten().cloned().collect();
+                let files: Vec<PathBuf> =
+                    [&settings.ca_file, &one.ca_file].into_iter().flatten().cloned().collect();
                 let roots = Arc::clone(roots.entry(files).or_insert_with_key(|files| trust(files)));
                 connect(one, roots, own, stats)
             });
@@ -229,7 +239,12 @@ impl Upstreams {
     }
 }
 
-fn connect(settings: UpstreamSettings, roots: Arc<RootCertStore>, own: &OwnListeners, stats: &Stats) -> Arc<Upstream> {
+fn connect(
+    settings: UpstreamSettings,
+    roots: Arc<RootCertStore>,
+    own: &OwnListeners,
+    stats: &Stats,
+) -> Arc<Upstream> {
     let policy = Policy {
         home: settings.url.clone(),
         proxy: settings.proxy.clone(),
@@ -251,7 +266,6 @@ fn trust(files: &[PathBuf]) -> Arc<RootCertStore> {
     }
     Arc::new(roots)
 }
-
 
 /// How long a digest is answered 404 after wrong bytes came for it.
 pub(crate) const BAN: Duration = Duration::from_secs(30);

@@ -42,7 +42,8 @@ pub(crate) fn effective(settings: &Settings, upstream: &UpstreamSettings) -> Ups
 
 pub(crate) fn limits(settings: &Settings) -> Limits {
     let registries = settings.upstreams.iter().map(|upstream| {
-        let limits = RegistryLimits { ttl: upstream.ttl.map(|ttl| ttl.as_secs()), max_size: upstream.max_size };
+        let limits =
+            RegistryLimits { ttl: upstream.ttl.map(|ttl| ttl.as_secs()), max_size: upstream.max_size };
         (upstream.registry.to_string(), limits)
     });
     Limits {

@@ -60,8 +60,8 @@ pub(crate) enum UpstreamError {
     Idle(Duration),
     #[error("it failed too often and is probed")]
     Resting,
-    #[error("its bytes are {found}, not {expected}")]
-    WrongBytes { expected: Digest, found: Digest },
+    #[error("its bytes are {}, not {}", .0.found, .0.expected)]
+    WrongBytes(Arc<Mismatch>),
     /// These bytes were wrong a moment ago.
     #[error("it sent wrong bytes for this digest")]
     Banned,
@@ -74,6 +74,13 @@ pub(crate) enum UpstreamError {
     /// The task that fetched it ended without a word.
     #[error("the fetch was given up")]
     Abandoned,
+}
+
+/// What was asked for, and what came.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    pub expected: Digest,
+    pub found: Digest,
 }
 
 /// A source that several errors share.
@@ -106,7 +113,7 @@ impl UpstreamError {
             | Self::Forbidden(_)
             | Self::Unusable(_)
             | Self::Resting
-            | Self::WrongBytes { .. }
+            | Self::WrongBytes(_)
             | Self::Banned
             | Self::UnsupportedType(_)
             | Self::TooLarge
@@ -127,7 +134,7 @@ impl UpstreamError {
             | Self::Broken(_)
             | Self::Idle(_)
             | Self::Resting
-            | Self::WrongBytes { .. }
+            | Self::WrongBytes(_)
             | Self::Banned
             | Self::TooLarge
             | Self::Credential(_)

@@ -70,7 +70,8 @@ pub(crate) fn plan(now: u64, limits: &Limits, space: Space, queues: &[Queue], ag
     let mut plan = Vec::new();
     let held_back = by_age(now, limits, queues, age_budget, &mut taken, &mut plan);
     for (name, registry) in &limits.registries {
-        let Some(limit) = registry.max_size.map(|size| size.of(space.capacity)).filter(|&limit| limit > 0) else {
+        let Some(limit) = registry.max_size.map(|size| size.of(space.capacity)).filter(|&limit| limit > 0)
+        else {
             continue;
         };
         let of = |queue: &Queue| queue.group.registries.contains(name);
@@ -114,7 +115,8 @@ pub(crate) async fn sweep(store: &Store, pace: &Mutex<Pace>, now: u64) {
 impl Limits {
     /// A blob of several registries lives by the longest ttl of them; 0 is longest of all.
     fn ttl_of(&self, group: &Group) -> u64 {
-        let of = |name: &String| self.registries.get(name).and_then(|registry| registry.ttl).unwrap_or(self.ttl);
+        let of =
+            |name: &String| self.registries.get(name).and_then(|registry| registry.ttl).unwrap_or(self.ttl);
         let ttls: Vec<u64> = group.registries.iter().map(of).collect();
         match ttls.iter().max() {
             _ if ttls.contains(&0) => 0,
@@ -158,7 +160,8 @@ fn oldest_first(
     taken: &mut [usize],
     plan: &mut Vec<Eviction>,
 ) {
-    let next = |at: usize, taken: &[usize]| queues[at].oldest.get(taken[at]).map(|blob| Reverse((blob.used, at)));
+    let next =
+        |at: usize, taken: &[usize]| queues[at].oldest.get(taken[at]).map(|blob| Reverse((blob.used, at)));
     let chosen: Vec<usize> = (0..queues.len()).filter(|&at| of(&queues[at])).collect();
     let mut order: BinaryHeap<_> = chosen.iter().filter_map(|&at| next(at, taken)).collect();
     let mut freed = 0_u64;

@@ -37,7 +37,8 @@ const PIECE: usize = 1 << 20;
 /// Starts the fill of a stream. However it ends, its followers are told.
 pub(crate) fn start(cache: Arc<Cache>, job: Job, stream: Arc<Stream>) {
     tokio::spawn(async move {
-        let ending = Ending { cache: Arc::clone(&cache), flight: job.flight.clone(), stream: Arc::clone(&stream) };
+        let ending =
+            Ending { cache: Arc::clone(&cache), flight: job.flight.clone(), stream: Arc::clone(&stream) };
         let filled = fill(&cache, &job, &stream).await;
         if let Err(error) = filled {
             ending.cache.flights.blobs.end(&job.flight, &stream);
@@ -110,10 +111,8 @@ async fn finish(
     if let Some(size) = size.filter(|&size| size != sink.written) {
         tracing::warn!(digest = %key.digest, size, received = sink.written, "upstream sent another length than it said");
     }
-    let (proof, temp) = sink.verify(&key.digest).map_err(|found| {
-        cache.ban(&job.upstream, &key.digest, &found);
-        UpstreamError::WrongBytes { expected: key.digest, found }
-    })?;
+    let verified = sink.verify(&key.digest);
+    let (proof, temp) = verified.map_err(|found| cache.ban(&job.upstream, &key.digest, found))?;
     stream.finish();
     if let Some(temp) = temp {
         let (store, key) = (Arc::clone(&cache.store), key.clone());

@@ -4,22 +4,22 @@
 //! A request comes in through `server`, is read by `request`, judged by `lookup`, joined with others by `flight`, fetched
 //! by `upstream` and `fill`, kept by `store`, answered by `answer` or refused by `refuse`. `evict` takes out what is old.
 
-mod server;
-mod request;
-mod pull;
-mod lookup;
-mod flight;
-mod fill;
-mod upstream;
-mod verify;
-mod store;
-mod evict;
 mod answer;
-mod refuse;
-mod stats;
 mod cache;
 mod config;
 mod error;
+mod evict;
+mod fill;
+mod flight;
+mod lookup;
+mod pull;
+mod refuse;
+mod request;
+mod server;
+mod stats;
+mod store;
+mod upstream;
+mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -85,7 +85,8 @@ impl Mirror {
         let (data_dir, limits) = (settings.data_dir.clone(), config::limits(settings));
         let counters = Arc::clone(&stats.store);
         let opening = tokio::task::spawn_blocking(move || Store::open(&data_dir, limits, counters)).await;
-        let failed = |error| OpenError::Io { path: settings.data_dir.clone(), source: std::io::Error::other(error) };
+        let failed =
+            |error| OpenError::Io { path: settings.data_dir.clone(), source: std::io::Error::other(error) };
         let store = Arc::new(opening.map_err(failed)??);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         store::start_tasks(&store, tuning.tick, &stop, &tasks);
@@ -145,7 +146,12 @@ impl Mirror {
 
     /// Drops what is known of a repository, a tag or a digest of it: tags, and the manifests they stand for. Layers stay
     /// until they age: other repositories may use them. How many entries went.
-    pub async fn forget(&self, registry: &Registry, repository: &Repository, reference: Option<&Reference>) -> usize {
+    pub async fn forget(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        reference: Option<&Reference>,
+    ) -> usize {
         let store = &self.cache.store;
         let (tags, digests): (usize, Vec<Digest>) = match reference {
             None => {
@@ -162,7 +168,8 @@ impl Mirror {
         let shared = self.cache.upstreams().find(registry.as_str());
         let shared = shared.is_some_and(|upstream| upstream.settings.access == Access::Shared);
         let class = if shared { Class::Shared(registry.clone()) } else { Class::Public };
-        let gone = digests.into_iter().filter(|&digest| store.forget(&BlobKey { class: class.clone(), digest }));
+        let gone =
+            digests.into_iter().filter(|&digest| store.forget(&BlobKey { class: class.clone(), digest }));
         tags + gone.count()
     }
 
@@ -171,7 +178,11 @@ impl Mirror {
     /// # Errors
     /// The reason in words: a person made the file `BYPASS` in the data directory.
     pub fn health(&self) -> Result<(), String> {
-        if self.cache.store.bypassed() { Err("the file BYPASS lies in the data directory".to_owned()) } else { Ok(()) }
+        if self.cache.store.bypassed() {
+            Err("the file BYPASS lies in the data directory".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends what the store does by itself, writes down what is held in memory and closes the index.

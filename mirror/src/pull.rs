@@ -43,7 +43,9 @@ pub(crate) async fn pull(cache: &Arc<Cache>, request: Request<Incoming>) -> Resp
 /// The stages, by what is asked for.
 async fn find(cache: &Arc<Cache>, request: &PullRequest) -> Result<Found, PullError> {
     let pull = match &request.what {
-        What::Base(challenge) => return Ok(Found::new(Content::Base(cache.prove(challenge.as_deref())), Source::Cache)),
+        What::Base(challenge) => {
+            return Ok(Found::new(Content::Base(cache.prove(challenge.as_deref())), Source::Cache));
+        }
         What::Canary(_) if cache.store.bypassed() => return Err(PullError::Bypass),
         What::Canary(challenge) => {
             return Ok(Found::new(Content::Canary(cache.prove(challenge.as_deref())), Source::Cache));
@@ -56,7 +58,9 @@ async fn find(cache: &Arc<Cache>, request: &PullRequest) -> Result<Found, PullEr
             let tag = tag::resolve(cache, pull, name, deadline).await?;
             manifest::of_tag(cache, pull, request, tag, deadline).await
         }
-        Thing::Manifest(Reference::Digest(digest)) => manifest::find(cache, pull, request, *digest, deadline).await,
+        Thing::Manifest(Reference::Digest(digest)) => {
+            manifest::find(cache, pull, request, *digest, deadline).await
+        }
         Thing::Blob(digest) => blob::find(cache, pull, request, *digest, deadline).await,
         Thing::Tags(_) | Thing::Referrers(..) => list::pass(pull, request, deadline).await,
     }
@@ -80,7 +84,10 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     /// Waits for a stage no longer than the client can.
-    async fn wait<T, E: Into<PullError>>(self, stage: impl Future<Output = Result<T, E>>) -> Result<T, PullError> {
+    async fn wait<T, E: Into<PullError>>(
+        self,
+        stage: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, PullError> {
         match tokio::time::timeout_at(self.at, stage).await {
             Ok(done) => done.map_err(Into::into),
             Err(_) => Err(PullError::Deadline(self.patience)),

@@ -29,7 +29,12 @@ struct Place<'a> {
     unknown: Code,
 }
 
-pub(crate) fn reply<B>(node: &str, asked: Option<&PullRequest>, request: &Request<B>, error: &PullError) -> Reply {
+pub(crate) fn reply<B>(
+    node: &str,
+    asked: Option<&PullRequest>,
+    request: &Request<B>,
+    error: &PullError,
+) -> Reply {
     let pull = asked.and_then(|asked| match &asked.what {
         What::Pull(pull) => Some(pull),
         What::Base(_) | What::Canary(_) => None,
@@ -50,7 +55,14 @@ pub(crate) fn reply<B>(node: &str, asked: Option<&PullRequest>, request: &Reques
     headers.insert(CONTENT_LENGTH, HeaderValue::from(message.len()));
     let silent = request.method() == Method::HEAD;
     let body = if silent { body::Source::Empty } else { body::Source::Bytes(message.into()) };
-    Reply { status: refusal.status, headers, body, source: Source::None, stale: None, error: Some(chain(error)) }
+    Reply {
+        status: refusal.status,
+        headers,
+        body,
+        source: Source::None,
+        stale: None,
+        error: Some(chain(error)),
+    }
 }
 
 fn headers_of(error: &PullError) -> HeaderMap {
@@ -78,7 +90,9 @@ fn refuse(place: &Place<'_>, error: &PullError) -> Refusal {
         PullError::Bypass => Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: Code::Unavailable,
-            words: "the cache is turned off by the file BYPASS in its data directory; remove it to turn it on".to_owned(),
+            words:
+                "the cache is turned off by the file BYPASS in its data directory; remove it to turn it on"
+                    .to_owned(),
         },
         PullError::Range { size } => Refusal {
             status: StatusCode::RANGE_NOT_SATISFIABLE,
@@ -90,27 +104,51 @@ fn refuse(place: &Place<'_>, error: &PullError) -> Refusal {
 
 fn malformed(error: &RequestError) -> Refusal {
     let (status, code, advice) = match error {
-        RequestError::Method => (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, "this is a read-only mirror; push to the registry itself"),
-        RequestError::Body | RequestError::Absolute => (StatusCode::BAD_REQUEST, Code::Unsupported, "send a GET or HEAD without a body"),
+        RequestError::Method => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::Unsupported,
+            "this is a read-only mirror; push to the registry itself",
+        ),
+        RequestError::Body | RequestError::Absolute => {
+            (StatusCode::BAD_REQUEST, Code::Unsupported, "send a GET or HEAD without a body")
+        }
         RequestError::TooLong => (StatusCode::URI_TOO_LONG, Code::NameInvalid, "no reference is that long"),
-        RequestError::Route(RouteError::Unknown) => (StatusCode::NOT_FOUND, Code::Unsupported, "see the OCI distribution specification"),
-        RequestError::Route(RouteError::Name(_)) => (StatusCode::BAD_REQUEST, Code::NameInvalid, "check the image's name"),
+        RequestError::Route(RouteError::Unknown) => {
+            (StatusCode::NOT_FOUND, Code::Unsupported, "see the OCI distribution specification")
+        }
+        RequestError::Route(RouteError::Name(_)) => {
+            (StatusCode::BAD_REQUEST, Code::NameInvalid, "check the image's name")
+        }
         RequestError::Route(RouteError::Digest(DigestError::Algorithm)) => {
             (StatusCode::NOT_FOUND, Code::Unsupported, "ask the registry itself")
         }
-        RequestError::Route(RouteError::Digest(_)) => (StatusCode::BAD_REQUEST, Code::DigestInvalid, "check the digest"),
+        RequestError::Route(RouteError::Digest(_)) => {
+            (StatusCode::BAD_REQUEST, Code::DigestInvalid, "check the digest")
+        }
         RequestError::RepeatedNs => (StatusCode::BAD_REQUEST, Code::Unsupported, "name one registry"),
-        RequestError::UnknownNs(_) => {
-            (StatusCode::NOT_FOUND, Code::NameUnknown, "containerd asks the registry itself; add an [[upstream]] to cache it")
+        RequestError::UnknownNs(_) => (
+            StatusCode::NOT_FOUND,
+            Code::NameUnknown,
+            "containerd asks the registry itself; add an [[upstream]] to cache it",
+        ),
+        RequestError::NoNs => (
+            StatusCode::NOT_FOUND,
+            Code::NameUnknown,
+            "say ?ns=REGISTRY, or set default = true on one [[upstream]]",
+        ),
+        RequestError::Catalog => (
+            StatusCode::NOT_FOUND,
+            Code::Unsupported,
+            "it would tell everyone's names; ask the registry itself",
+        ),
+        RequestError::TagsNotServed => (
+            StatusCode::NOT_FOUND,
+            Code::ManifestUnknown,
+            "the registry resolves them with the pod's own secret",
+        ),
+        RequestError::NotAccepted(_) => {
+            (StatusCode::NOT_FOUND, Code::ManifestUnknown, "the registry itself may convert it")
         }
-        RequestError::NoNs => {
-            (StatusCode::NOT_FOUND, Code::NameUnknown, "say ?ns=REGISTRY, or set default = true on one [[upstream]]")
-        }
-        RequestError::Catalog => (StatusCode::NOT_FOUND, Code::Unsupported, "it would tell everyone's names; ask the registry itself"),
-        RequestError::TagsNotServed => {
-            (StatusCode::NOT_FOUND, Code::ManifestUnknown, "the registry resolves them with the pod's own secret")
-        }
-        RequestError::NotAccepted(_) => (StatusCode::NOT_FOUND, Code::ManifestUnknown, "the registry itself may convert it"),
     };
     Refusal { status, code, words: format!("{error}; {advice}.") }
 }
@@ -121,7 +159,9 @@ fn upstream(place: &Place<'_>, error: &UpstreamError) -> Refusal {
         UpstreamError::NotFound => (
             StatusCode::NOT_FOUND,
             *unknown,
-            format!("{registry}/{repository}: {registry} says there is no such thing; containerd now asks it too."),
+            format!(
+                "{registry}/{repository}: {registry} says there is no such thing; containerd now asks it too."
+            ),
         ),
         UpstreamError::Private(status) => (
             StatusCode::NOT_FOUND,
@@ -143,11 +183,15 @@ fn upstream(place: &Place<'_>, error: &UpstreamError) -> Refusal {
         UpstreamError::Banned => (
             StatusCode::NOT_FOUND,
             *unknown,
-            format!("{registry} sent wrong bytes for this digest a moment ago; containerd now asks it directly."),
+            format!(
+                "{registry} sent wrong bytes for this digest a moment ago; containerd now asks it directly."
+            ),
         ),
-        UpstreamError::UnsupportedType(_) | UpstreamError::TooLarge => {
-            (StatusCode::NOT_FOUND, *unknown, format!("{registry}/{repository}: {error}; containerd now goes direct."))
-        }
+        UpstreamError::UnsupportedType(_) | UpstreamError::TooLarge => (
+            StatusCode::NOT_FOUND,
+            *unknown,
+            format!("{registry}/{repository}: {error}; containerd now goes direct."),
+        ),
         UpstreamError::NoAnswer(patience) => return no_answer(place, *patience),
         UpstreamError::Status(_)
         | UpstreamError::Connect(_)
@@ -156,7 +200,7 @@ fn upstream(place: &Place<'_>, error: &UpstreamError) -> Refusal {
         | UpstreamError::Broken(_)
         | UpstreamError::Idle(_)
         | UpstreamError::Resting
-        | UpstreamError::WrongBytes { .. }
+        | UpstreamError::WrongBytes(_)
         | UpstreamError::Credential(_)
         | UpstreamError::Abandoned => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -168,6 +212,10 @@ fn upstream(place: &Place<'_>, error: &UpstreamError) -> Refusal {
 }
 
 fn no_answer(place: &Place<'_>, patience: Duration) -> Refusal {
-    let words = format!("{} gave no answer in {}s; containerd now goes direct.", place.registry, patience.as_secs_f64());
+    let words = format!(
+        "{} gave no answer in {}s; containerd now goes direct.",
+        place.registry,
+        patience.as_secs_f64()
+    );
     Refusal { status: StatusCode::SERVICE_UNAVAILABLE, code: Code::Unavailable, words }
 }

@@ -86,7 +86,10 @@ impl PullRequest {
     /// Whether the client takes a manifest of this type. Saying nothing is taking everything.
     pub(crate) fn accepts(&self, media_type: &str) -> bool {
         let texts: Vec<&str> = self.accept.iter().filter_map(|value| value.to_str().ok()).collect();
-        let types = texts.iter().flat_map(|text| text.split(',')).map(|one| one.split(';').next().unwrap_or("").trim());
+        let types = texts
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(|one| one.split(';').next().unwrap_or("").trim());
         let mut named = types.filter(|one| !one.is_empty()).peekable();
         named.peek().is_none()
             || named.any(|one| matches!(one, "*/*" | "application/*") || one.eq_ignore_ascii_case(media_type))
@@ -94,8 +97,14 @@ impl PullRequest {
 }
 
 impl What {
-    fn read(path: &str, query: &str, headers: &HeaderMap, upstreams: &Upstreams) -> Result<Self, RequestError> {
-        let challenge = || headers.get(CHALLENGE)?.to_str().ok().filter(|text| is_challenge(text)).map(str::to_owned);
+    fn read(
+        path: &str,
+        query: &str,
+        headers: &HeaderMap,
+        upstreams: &Upstreams,
+    ) -> Result<Self, RequestError> {
+        let challenge =
+            || headers.get(CHALLENGE)?.to_str().ok().filter(|text| is_challenge(text)).map(str::to_owned);
         if path == CANARY_PATH {
             return Ok(Self::Canary(challenge()));
         }
@@ -106,7 +115,9 @@ impl What {
             Route::Manifest(name, reference) => {
                 return Self::pull(query, headers, upstreams, name, |_| Thing::Manifest(reference));
             }
-            Route::Blob(name, digest) => return Self::pull(query, headers, upstreams, name, |_| Thing::Blob(digest)),
+            Route::Blob(name, digest) => {
+                return Self::pull(query, headers, upstreams, name, |_| Thing::Blob(digest));
+            }
             Route::Referrers(name, digest) => {
                 return Self::pull(query, headers, upstreams, name, |rest| Thing::Referrers(digest, rest));
             }

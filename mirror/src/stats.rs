@@ -138,14 +138,22 @@ impl Stats {
             ("larder_upstream_requests", "Requests sent to upstreams", &self.asked),
             ("larder_upstream_bytes", "Body bytes received from upstreams", &self.fetched),
             ("larder_stale_served", "Tags served stale because upstream could not say", &self.stale),
-            ("larder_digest_mismatches", "Bodies whose bytes were not those of their digest", &self.mismatches),
+            (
+                "larder_digest_mismatches",
+                "Bodies whose bytes were not those of their digest",
+                &self.mismatches,
+            ),
             ("larder_evicted_bytes", "Bytes removed from the cache", &store[0]),
             ("larder_evicted_blobs", "Blobs removed from the cache", &store[1]),
             ("larder_store_errors", "Failures of the disk", &store[2]),
         ] {
             metrics.register(name, help, family.clone());
         }
-        metrics.register("larder_request_duration_seconds", "From request to the end of the body", self.durations.clone());
+        metrics.register(
+            "larder_request_duration_seconds",
+            "From request to the end of the body",
+            self.durations.clone(),
+        );
     }
 }
 
@@ -182,7 +190,9 @@ impl RegistryStats {
 impl Default for StoreStats {
     fn default() -> Self {
         let families = [Counters::default(), Counters::default(), Counters::default()];
-        let of = |family: &Counters, name, value: &str| family.get_or_create_owned(&vec![(name, value.to_owned())]);
+        let of = |family: &Counters, name, value: &str| {
+            family.get_or_create_owned(&vec![(name, value.to_owned())])
+        };
         Self {
             evicted_bytes: REASONS.map(|reason| of(&families[0], "reason", reason.word())),
             evicted_blobs: REASONS.map(|reason| of(&families[1], "reason", reason.word())),

@@ -1,11 +1,11 @@
 //! The registry on the other side: one request with its rights, redirects and pauses. Everything that is asked of an
 //! upstream goes through [`Upstream::ask`]. Must not store or answer anything.
 
+mod ask;
 pub(crate) mod auth;
 pub(crate) mod breaker;
 pub(crate) mod client;
 pub(crate) mod guard;
-mod ask;
 mod private;
 
 use std::collections::HashMap;
@@ -58,8 +58,10 @@ const PUBLIC_FOR: Duration = Duration::from_secs(3600);
 
 impl Upstream {
     pub(crate) fn new(settings: UpstreamSettings, client: Client, stats: Arc<RegistryStats>) -> Self {
-        let files =
-            CredentialFiles { username: settings.username_file.clone(), password: settings.password_file.clone() };
+        let files = CredentialFiles {
+            username: settings.username_file.clone(),
+            password: settings.password_file.clone(),
+        };
         let class = match settings.access {
             Access::Public => Class::Public,
             Access::Shared => Class::Shared(settings.registry.clone()),

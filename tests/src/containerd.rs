@@ -95,12 +95,20 @@ impl Containerd {
         Ok(start.elapsed())
     }
 
-    /// Removes the image and everything of it: the next pull fetches all again.
+    /// Removes the image; containerd collects its garbage before this returns.
     ///
     /// # Errors
-    /// Containerd's own words, or blobs that are still there.
+    /// Containerd's own words.
+    pub async fn remove(&self, image: &str) -> Result<()> {
+        self.cri.remove(image).await.with_context(|| format!("removing {image}"))
+    }
+
+    /// Removes the only image there is: the next pull fetches everything again.
+    ///
+    /// # Errors
+    /// Containerd's own words.
     pub async fn forget(&self, image: &str) -> Result<()> {
-        self.cri.remove(image).await.with_context(|| format!("removing {image}"))?;
+        self.remove(image).await?;
         let blobs = self.dir.path().join("root/io.containerd.content.v1.content/blobs/sha256");
         until_time("containerd's blobs are gone", START, async || {
             fs::read_dir(&blobs).map_or(Some(()), |mut entries| entries.next().is_none().then_some(()))

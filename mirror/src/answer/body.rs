@@ -42,10 +42,18 @@ pub(crate) enum Source {
     Empty,
     Bytes(Bytes),
     /// What is left of a range of a stored file.
-    File { region: Arc<Region>, at: u64, end: u64 },
+    File {
+        region: Arc<Region>,
+        at: u64,
+        end: u64,
+    },
     Follow(Box<Follower>),
     /// Upstream's body, cut when it is idle.
-    Passed { body: Incoming, idle: Pin<Box<Sleep>>, limit: Duration },
+    Passed {
+        body: Incoming,
+        idle: Pin<Box<Sleep>>,
+        limit: Duration,
+    },
 }
 
 /// What hyper holds on to until the socket took it.
@@ -57,7 +65,11 @@ pub(crate) struct Chunk {
 pub(crate) enum Piece {
     Bytes(Bytes),
     /// A mapped range: the socket sends it from the file.
-    File { region: Arc<Region>, at: u64, end: u64 },
+    File {
+        region: Arc<Region>,
+        at: u64,
+        end: u64,
+    },
 }
 
 /// Files up to here are read into memory: one copy is cheaper than a mapping.
@@ -145,7 +157,10 @@ impl http_body::Body for Body {
     type Data = Chunk;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         let next = std::task::ready!(self.source.poll(cx));
         let (account, regions) = (&self.account, &self.regions);
         Poll::Ready(next.map(|piece| match piece {

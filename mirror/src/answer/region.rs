@@ -46,7 +46,9 @@ impl Region {
             return None;
         }
         // SAFETY: the range lies within the mapping, which lives as long as `self`.
-        Some(unsafe { std::slice::from_raw_parts(mapping.start.cast::<u8>().cast_const().add(from), to - from) })
+        Some(unsafe {
+            std::slice::from_raw_parts(mapping.start.cast::<u8>().cast_const().add(from), to - from)
+        })
     }
 
     /// Where in the file a slice made by [`Region::slice`] begins.

@@ -22,7 +22,12 @@ fn queue(id: u32, names: &[&str], mut oldest: Vec<Aged>) -> Queue {
 }
 
 fn limits(ttl: u64, max_size: u64, min_free: u64) -> Limits {
-    Limits { ttl, max_size: Size::Bytes(max_size), min_free: Size::Bytes(min_free), registries: HashMap::new() }
+    Limits {
+        ttl,
+        max_size: Size::Bytes(max_size),
+        min_free: Size::Bytes(min_free),
+        registries: HashMap::new(),
+    }
 }
 
 const ROOMY: Space = Space { capacity: 1 << 40, free: 1 << 39, inodes: 0, inodes_free: 0 };
@@ -57,7 +62,8 @@ fn a_blob_of_several_registries_lives_by_the_longest_ttl() {
 fn a_registrys_own_limit_takes_only_its_blobs() {
     let mut limits = limits(0, 0, 0);
     limits.registries.insert("b".into(), RegistryLimits { ttl: None, max_size: Some(Size::Bytes(10)) });
-    let queues = [queue(1, &["a"], vec![blob(1, 100, 1)]), queue(2, &["b"], vec![blob(2, 9, 2), blob(3, 9, 3)])];
+    let queues =
+        [queue(1, &["a"], vec![blob(1, 100, 1)]), queue(2, &["b"], vec![blob(2, 9, 2), blob(3, 9, 3)])];
     assert_eq!(names(&plan(9, &limits, ROOMY, &queues, u64::MAX)), [(2, Reason::Size)]);
 }
 
@@ -65,7 +71,11 @@ fn a_registrys_own_limit_takes_only_its_blobs() {
 fn size_stops_at_the_low_mark_and_free_space_counts_what_went_before() {
     let blobs = (0..20).map(|n| blob(n, 10, u64::from(n))).collect::<Vec<_>>();
     let queues = [queue(1, &["a"], blobs)];
-    assert_eq!(plan(99, &limits(0, 199, 0), ROOMY, &queues, u64::MAX).evictions.len(), 3, "200 passes 199 and goes to 170");
+    assert_eq!(
+        plan(99, &limits(0, 199, 0), ROOMY, &queues, u64::MAX).evictions.len(),
+        3,
+        "200 passes 199 and goes to 170"
+    );
     assert!(plan(99, &limits(0, 200, 0), ROOMY, &queues, u64::MAX).evictions.is_empty());
     let tight = Space { capacity: 1000, free: 70, inodes: 0, inodes_free: 0 };
     let both = plan(99, &limits(0, 199, 110), tight, &queues, u64::MAX);

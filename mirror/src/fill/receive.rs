@@ -71,7 +71,9 @@ impl Receiver {
             let mut batch = vec![first];
             while gathered < BATCH {
                 // Only what is already there: waiting for more would keep followers waiting.
-                let Some(frame) = self.body.as_mut().and_then(|body| body.frame().now_or_never()) else { break };
+                let Some(frame) = self.body.as_mut().and_then(|body| body.frame().now_or_never()) else {
+                    break;
+                };
                 let Some(bytes) = self.sort(frame).await? else { break };
                 gathered += bytes.len();
                 batch.push(bytes);
@@ -86,12 +88,9 @@ impl Receiver {
     async fn frame(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let Some(body) = self.body.as_mut() else { return Ok(None) };
-            let frame = match tokio::time::timeout(self.idle, body.frame()).await {
-                Ok(frame) => frame,
-                Err(_) => {
-                    self.resume(UpstreamError::Idle(self.idle)).await?;
-                    continue;
-                }
+            let Ok(frame) = tokio::time::timeout(self.idle, body.frame()).await else {
+                self.resume(UpstreamError::Idle(self.idle)).await?;
+                continue;
             };
             match self.sort(frame).await? {
                 Some(bytes) if bytes.is_empty() => {}
@@ -141,7 +140,7 @@ impl Receiver {
         let ask = Ask { resume: (self.at > 0).then(|| (self.at, self.etag.clone())), ..self.ask.clone() };
         let reply = self.upstream.ask(&ask).await?;
         self.skip = self.starts_before(&reply)?;
-        self._permit = reply.permit.or(self._permit.take());
+        self._permit = reply.permit.or_else(|| self._permit.take());
         self.body = Some(reply.response.into_body());
         Ok(())
     }
@@ -150,9 +149,14 @@ impl Receiver {
     fn starts_before(&self, reply: &Reply) -> Result<u64, UpstreamError> {
         if reply.response.status() != StatusCode::PARTIAL_CONTENT {
             let same = self.size.is_none() || reply.length().is_none() || reply.length() == self.size;
-            return if same { Ok(self.at) } else { Err(UpstreamError::Unusable("it changed its length between two tries")) };
+            return if same {
+                Ok(self.at)
+            } else {
+                Err(UpstreamError::Unusable("it changed its length between two tries"))
+            };
         }
-        let (start, total) = reply.content_range().ok_or(UpstreamError::Unusable("it sent a range without saying which"))?;
+        let (start, total) =
+            reply.content_range().ok_or(UpstreamError::Unusable("it sent a range without saying which"))?;
         let same = total.is_none() || self.size.is_none() || total == self.size;
         match self.at.checked_sub(start) {
             Some(had) if same => Ok(had),

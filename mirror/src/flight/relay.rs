@@ -164,7 +164,10 @@ mod tests {
         assert_eq!(text(&relay, 103, 200).unwrap(), "34");
         assert_eq!(text(&relay, 105, 107).unwrap(), "56");
         relay.seen(1, 110);
-        assert!(relay.push(vec![Bytes::from_static(b"x")], 110).now_or_never().is_none(), "the other still needs it");
+        assert!(
+            relay.push(vec![Bytes::from_static(b"x")], 110).now_or_never().is_none(),
+            "the other still needs it"
+        );
         relay.seen(2, 105);
         relay.push(vec![Bytes::from_static(b"x")], 110).await;
         assert!(matches!(relay.read(100, 200), Piece::Gone) && !relay.whole());

@@ -38,7 +38,10 @@ pub(super) async fn find(
     for _ in 1..TRIES {
         match follow(cache, pull, digest, deadline).await {
             // It may have failed for the repository of whoever started it only.
-            Err((Role::Follower, PullError::Upstream(UpstreamError::NotFound | UpstreamError::Private(_)))) => {}
+            Err((
+                Role::Follower,
+                PullError::Upstream(UpstreamError::NotFound | UpstreamError::Private(_)),
+            )) => {}
             done => return done.map_err(|(_, error)| error),
         }
     }
@@ -46,7 +49,12 @@ pub(super) async fn find(
 }
 
 /// What the store has, if this repository may have it.
-async fn stored(cache: &Arc<Cache>, pull: &Pull, key: &BlobKey, deadline: Deadline) -> Result<Option<Found>, PullError> {
+async fn stored(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    key: &BlobKey,
+    deadline: Deadline,
+) -> Result<Option<Found>, PullError> {
     let held = cache.store.blob(key);
     if matches!(held, Held::Absent) {
         return Ok(None);
@@ -82,7 +90,12 @@ async fn hash_first(cache: &Arc<Cache>, key: &BlobKey, blob: Arc<OpenBlob>) -> O
 }
 
 /// A shared blob's link to this repository; where none is known, upstream's word in this repository's scope.
-async fn prove_access(cache: &Arc<Cache>, pull: &Pull, digest: Digest, deadline: Deadline) -> Result<(), PullError> {
+async fn prove_access(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    digest: Digest,
+    deadline: Deadline,
+) -> Result<(), PullError> {
     let registry = &pull.upstream.settings.registry;
     if cache.store.linked(registry, &pull.repository, digest).await {
         return Ok(());
@@ -93,7 +106,12 @@ async fn prove_access(cache: &Arc<Cache>, pull: &Pull, digest: Digest, deadline:
 }
 
 /// Upstream's word that the blob is there, and its size. Everybody who asks at once waits for one.
-async fn stat(cache: &Arc<Cache>, pull: &Pull, digest: Digest, deadline: Deadline) -> Result<Found, PullError> {
+async fn stat(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    digest: Digest,
+    deadline: Deadline,
+) -> Result<Found, PullError> {
     let filling = cache.flights.blobs.find(&FlightKey::of(&pull.upstream, &pull.repository, digest));
     if let Some(size) = filling.and_then(|stream| stream.size()) {
         return Ok(Found::new(Content::Sized { digest, size }, Source::Follow));

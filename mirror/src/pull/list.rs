@@ -24,7 +24,11 @@ pub(super) async fn pass(pull: &Pull, request: &PullRequest, deadline: Deadline)
         // The story sends nothing else here.
         Thing::Manifest(_) | Thing::Blob(_) => return Err(crate::error::RequestError::Catalog.into()),
     };
-    let ask = if request.head_only { Ask::head(&pull.repository, target) } else { Ask::get(&pull.repository, target) };
+    let ask = if request.head_only {
+        Ask::head(&pull.repository, target)
+    } else {
+        Ask::get(&pull.repository, target)
+    };
     let upstream = Arc::clone(&pull.upstream);
     let reply = deadline.wait(upstream.ask(&ask)).await?;
     let mut headers = HeaderMap::new();
@@ -34,7 +38,9 @@ pub(super) async fn pass(pull: &Pull, request: &PullRequest, deadline: Deadline)
         }
     }
     let ns = pull.upstream.settings.registry.as_str();
-    if let Some(link) = reply.response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?, &path, ns)) {
+    if let Some(link) =
+        reply.response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?, &path, ns))
+    {
         headers.insert(LINK, link);
     }
     Ok(Found::new(Content::Passed { headers, reply: Box::new(reply) }, Source::Bypass))
@@ -48,7 +54,8 @@ fn next_page(link: &str, path: &str, ns: &str) -> Option<HeaderValue> {
     }
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let ours = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("ns="));
-    let query: Vec<String> = ours.map(str::to_owned).chain([format!("ns={}", ns.replace(':', "%3A"))]).collect();
+    let query: Vec<String> =
+        ours.map(str::to_owned).chain([format!("ns={}", ns.replace(':', "%3A"))]).collect();
     format!("<{path}?{}>; rel=\"next\"", query.join("&")).parse().ok()
 }
 
@@ -58,7 +65,9 @@ mod tests {
 
     #[test]
     fn pages_stay_on_our_side() {
-        let next = |link: &str| next_page(link, "/v2/a/tags/list", "r.test:5000").map(|v| v.to_str().unwrap().to_owned());
+        let next = |link: &str| {
+            next_page(link, "/v2/a/tags/list", "r.test:5000").map(|v| v.to_str().unwrap().to_owned())
+        };
         let expected = r#"</v2/a/tags/list?n=2&last=b&ns=r.test%3A5000>; rel="next""#;
         assert_eq!(next(r#"</v2/a/tags/list?n=2&last=b>; rel="next""#).as_deref(), Some(expected));
         assert_eq!(next(r#"<https://evil.test/x?n=2&last=b&ns=q>; rel="next""#).as_deref(), Some(expected));

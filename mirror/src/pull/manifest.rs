@@ -53,7 +53,8 @@ pub(super) async fn find(
 ) -> Result<Found, PullError> {
     let upstream = &pull.upstream;
     let key = BlobKey { class: upstream.class.clone(), digest };
-    let linked = !upstream.is_shared() || cache.store.linked(&upstream.settings.registry, &pull.repository, digest).await;
+    let linked = !upstream.is_shared()
+        || cache.store.linked(&upstream.settings.registry, &pull.repository, digest).await;
     if linked && let Some(manifest) = stored(cache, &key).await {
         accepted(request, &manifest.media_type)?;
         cache.store.note_use(&key, &upstream.settings.registry, manifest.bytes.len() as u64);
@@ -73,7 +74,9 @@ pub(super) async fn find(
             accepted(request, &manifest.media_type)?;
             Ok(Found::new(Content::Manifest(manifest), source))
         }
-        Err(PullError::Upstream(UpstreamError::TooLarge)) => pass_through(cache, pull, digest, deadline).await,
+        Err(PullError::Upstream(UpstreamError::TooLarge)) => {
+            pass_through(cache, pull, digest, deadline).await
+        }
         Err(error) => Err(error),
     }
 }
@@ -98,10 +101,9 @@ pub(crate) async fn fetch(
         Reference::Tag(_) => told,
     };
     let proof = match expected {
-        Some(expected) => Verified::check(&bytes, &expected).map_err(|found| {
-            cache.ban(&upstream, &expected, &found);
-            UpstreamError::WrongBytes { expected, found }
-        })?,
+        Some(expected) => {
+            Verified::check(&bytes, &expected).map_err(|found| cache.ban(&upstream, &expected, found))?
+        }
         None => Verified::name(&bytes),
     };
     let key = BlobKey { class: upstream.class.clone(), digest: *proof.digest() };
@@ -139,7 +141,12 @@ async fn stored(cache: &Arc<Cache>, key: &BlobKey) -> Option<Arc<Manifest>> {
 }
 
 /// Streams a manifest that is too large to keep.
-async fn pass_through(cache: &Arc<Cache>, pull: &Pull, digest: Digest, deadline: Deadline) -> Result<Found, PullError> {
+async fn pass_through(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    digest: Digest,
+    deadline: Deadline,
+) -> Result<Found, PullError> {
     let flight = FlightKey::of(&pull.upstream, &pull.repository, digest).for_manifest();
     let (_, mut follower) = cache.flights.blobs.join(&flight, |stream| {
         let job = Job {
@@ -157,7 +164,8 @@ async fn pass_through(cache: &Arc<Cache>, pull: &Pull, digest: Digest, deadline:
 /// Reads a small body, counting it.
 async fn whole(cache: &Cache, upstream: &Upstream, reply: Reply) -> Result<Vec<u8>, UpstreamError> {
     let idle = cache.tuning.idle;
-    let mut bytes = Vec::with_capacity(reply.length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
+    let mut bytes =
+        Vec::with_capacity(reply.length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
     let mut body = reply.response.into_body();
     loop {
         let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| UpstreamError::Idle(idle))?;
@@ -201,21 +209,28 @@ impl Links {
     fn read(bytes: &[u8], header: Option<String>) -> Result<Self, UpstreamError> {
         let document: Option<Document> = serde_json::from_slice(bytes).ok();
         let inner = document.as_ref().and_then(|document| document.media_type.clone());
-        let plain = |media_type: &String| matches!(media_type.as_str(), "" | "text/plain" | "application/octet-stream" | "application/json");
+        let plain = |media_type: &String| {
+            matches!(media_type.as_str(), "" | "text/plain" | "application/octet-stream" | "application/json")
+        };
         let media_type = match (header.filter(|header| !plain(header)), inner) {
             (Some(header), Some(inner)) if header != inner.to_ascii_lowercase() => {
                 return Err(UpstreamError::Unusable("its Content-Type is not the manifest's mediaType"));
             }
             (Some(header), _) => header,
             (None, Some(inner)) => inner,
-            (None, None) => return Err(UpstreamError::Unusable("it does not say what kind of manifest it sent")),
+            (None, None) => {
+                return Err(UpstreamError::Unusable("it does not say what kind of manifest it sent"));
+            }
         };
         check_type(&media_type)?;
         let Some(document) = document else { return Ok(Self { media_type, digests: Vec::new() }) };
         if document.layers.is_some() && document.manifests.is_some() {
-            return Err(UpstreamError::UnsupportedType("of a document that is index and manifest at once".to_owned()));
+            return Err(UpstreamError::UnsupportedType(
+                "of a document that is index and manifest at once".to_owned(),
+            ));
         }
-        let lists = [document.config.map(|config| vec![config]), document.layers, document.manifests, document.blobs];
+        let lists =
+            [document.config.map(|config| vec![config]), document.layers, document.manifests, document.blobs];
         let descriptors = lists.into_iter().flatten().flatten();
         Ok(Self { media_type, digests: descriptors.filter_map(|one| one.digest.parse().ok()).collect() })
     }
@@ -246,7 +261,10 @@ mod tests {
         );
         let links = read(&text, OCI).unwrap();
         assert_eq!(links.media_type, OCI);
-        assert_eq!(links.digests.iter().map(ToString::to_string).collect::<Vec<_>>(), [digest("a"), digest("b")]);
+        assert_eq!(
+            links.digests.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [digest("a"), digest("b")]
+        );
         let index = format!(r#"{{"manifests":[{{"digest":"{}"}}]}}"#, digest("c"));
         assert_eq!(read(&index, "a/b").unwrap().digests.len(), 1);
     }
@@ -255,11 +273,13 @@ mod tests {
     fn a_type_is_never_guessed() {
         assert_eq!(read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "text/plain").unwrap().media_type, OCI);
         assert_eq!(read("no json", "x/opaque").unwrap().media_type, "x/opaque");
-        assert!(matches!(read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "a/b"), Err(UpstreamError::Unusable(_))));
+        assert!(matches!(
+            read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "a/b"),
+            Err(UpstreamError::Unusable(_))
+        ));
         assert!(matches!(read("{}", ""), Err(UpstreamError::Unusable(_))));
-        for text in [r#"{"layers":[],"manifests":[]}"#] {
-            assert!(matches!(read(text, OCI), Err(UpstreamError::UnsupportedType(_))));
-        }
+        let both = r#"{"layers":[],"manifests":[]}"#;
+        assert!(matches!(read(both, OCI), Err(UpstreamError::UnsupportedType(_))));
         let schema1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         assert!(matches!(read("{}", schema1), Err(UpstreamError::UnsupportedType(_))));
     }

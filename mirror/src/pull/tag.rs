@@ -26,7 +26,12 @@ pub(super) struct Resolved {
     pub stale: Option<Duration>,
 }
 
-pub(super) async fn resolve(cache: &Arc<Cache>, pull: &Pull, tag: &Tag, deadline: Deadline) -> Result<Resolved, PullError> {
+pub(super) async fn resolve(
+    cache: &Arc<Cache>,
+    pull: &Pull,
+    tag: &Tag,
+    deadline: Deadline,
+) -> Result<Resolved, PullError> {
     let upstream = &pull.upstream;
     let registry = &upstream.settings.registry;
     let known = cache.store.tag(registry, &pull.repository, tag).await;
@@ -41,9 +46,10 @@ pub(super) async fn resolve(cache: &Arc<Cache>, pull: &Pull, tag: &Tag, deadline
         (row, age) => (row, age.flatten()),
     };
     let key = (registry.clone(), pull.repository.clone(), tag.clone());
-    let (role, checked) = cache.flights.tags.join(key, || {
-        check(Arc::clone(cache), Arc::clone(upstream), pull.repository.clone(), tag.clone())
-    });
+    let (role, checked) = cache
+        .flights
+        .tags
+        .join(key, || check(Arc::clone(cache), Arc::clone(upstream), pull.repository.clone(), tag.clone()));
     let answered = async { checked.value().await.unwrap_or(Err(UpstreamError::Abandoned)) };
     match deadline.for_heads(upstream).wait(answered).await {
         Ok(row) => {
@@ -76,7 +82,12 @@ impl Deadline {
 }
 
 /// Asks upstream what a tag stands for, and remembers it.
-async fn check(cache: Arc<Cache>, upstream: Arc<Upstream>, repository: Repository, tag: Tag) -> Result<TagRow, UpstreamError> {
+async fn check(
+    cache: Arc<Cache>,
+    upstream: Arc<Upstream>,
+    repository: Repository,
+    tag: Tag,
+) -> Result<TagRow, UpstreamError> {
     let registry = &upstream.settings.registry;
     let reference = Reference::Tag(tag.clone());
     let headed = upstream.ask(&Ask::head(&repository, Target::Manifest(reference.clone()))).await;
@@ -93,7 +104,12 @@ async fn check(cache: Arc<Cache>, upstream: Arc<Upstream>, repository: Repositor
     let row = match row {
         Some(((digest, size), media_type)) => TagRow { digest, checked: now(), size, media_type },
         None => {
-            let manifest = super::fetch_manifest(Arc::clone(&cache), Arc::clone(&upstream), repository.clone(), reference);
+            let manifest = super::fetch_manifest(
+                Arc::clone(&cache),
+                Arc::clone(&upstream),
+                repository.clone(),
+                reference,
+            );
             let manifest = manifest.await?;
             TagRow {
                 digest: *manifest.digest(),

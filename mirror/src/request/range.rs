@@ -66,7 +66,17 @@ mod tests {
             let span = Range::parse(text).unwrap().of(size).map(|span| (span.from, span.to));
             assert_eq!(span, expected, "{text} of {size}");
         }
-        for none in ["", "bytes=", "bytes=-", "bytes=5-3", "bytes=a-b", "bytes=0-1,3-4", "chars=0-1", "bytes=+1-2", "bytes=1 -2"] {
+        for none in [
+            "",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-3",
+            "bytes=a-b",
+            "bytes=0-1,3-4",
+            "chars=0-1",
+            "bytes=+1-2",
+            "bytes=1 -2",
+        ] {
             assert_eq!(Range::parse(none), None, "{none}");
         }
     }

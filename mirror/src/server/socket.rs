@@ -76,7 +76,13 @@ impl Socket {
         }
     }
 
-    fn send_file(&mut self, cx: &mut Context<'_>, region: &Region, from: u64, length: usize) -> Poll<io::Result<usize>> {
+    fn send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        region: &Region,
+        from: u64,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
         if self.burst >= BURST {
             self.burst = 0;
             cx.waker().wake_by_ref();
@@ -97,7 +103,12 @@ impl Socket {
     /// Sends heads that a file follows, so that they leave in one packet with it.
     fn send_heads(&self, cx: &mut Context<'_>, heads: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.when_writable(cx, |socket| {
-            Ok(sendmsg(socket.as_fd(), heads, &mut SendAncillaryBuffer::default(), SendFlags::MORE | SendFlags::NOSIGNAL)?)
+            Ok(sendmsg(
+                socket.as_fd(),
+                heads,
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::MORE | SendFlags::NOSIGNAL,
+            )?)
         })
     }
 
@@ -112,7 +123,11 @@ impl Socket {
 }
 
 impl Read for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, to)
     }
 }

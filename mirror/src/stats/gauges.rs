@@ -27,7 +27,11 @@ impl Collector for Gauges {
             ("larder_cache_bytes", "Bytes stored", room.bytes),
             ("larder_cache_blobs", "Blobs stored, manifests among them", room.blobs),
             ("larder_cache_free_bytes", "Bytes free on the cache's file system", room.free_bytes),
-            ("larder_index_degraded", "1 while pulls go on without the index", u64::from(room.index_degraded)),
+            (
+                "larder_index_degraded",
+                "1 while pulls go on without the index",
+                u64::from(room.index_degraded),
+            ),
             ("larder_connections", "Open client connections", cache.connections()),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -35,7 +39,12 @@ impl Collector for Gauges {
         }
         let rebuilds = ConstCounter::new(cache.store.index_rebuilds());
         let help = "Indexes built anew because the one before failed";
-        rebuilds.encode(encoder.encode_descriptor("larder_index_rebuilds", help, None, MetricType::Counter)?)?;
+        rebuilds.encode(encoder.encode_descriptor(
+            "larder_index_rebuilds",
+            help,
+            None,
+            MetricType::Counter,
+        )?)?;
         let upstreams = cache.upstreams();
         let help = "0 while an upstream is left alone because it keeps failing";
         let mut up = encoder.encode_descriptor("larder_upstream_up", help, None, MetricType::Gauge)?;
@@ -44,7 +53,8 @@ impl Collector for Gauges {
             ConstGauge::new(i64::from(upstream.up())).encode(up.encode_family(&labels)?)?;
         }
         let help = "What the registry last said is left of its rate limit";
-        let mut left = encoder.encode_descriptor("larder_ratelimit_remaining", help, None, MetricType::Gauge)?;
+        let mut left =
+            encoder.encode_descriptor("larder_ratelimit_remaining", help, None, MetricType::Gauge)?;
         for upstream in upstreams.all() {
             let Some(remaining) = upstream.ratelimit_remaining() else { continue };
             let labels = [("registry", upstream.settings.registry.as_str())];

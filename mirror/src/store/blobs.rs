@@ -85,12 +85,17 @@ impl Blobs {
 
     /// What lies at a blob's place now, without opening it. Anything but a plain file counts as nothing.
     pub(crate) fn identify(&self, key: &BlobKey) -> io::Result<Option<Identity>> {
-        absent(rustix::fs::statat(&self.root, key.path(), AtFlags::SYMLINK_NOFOLLOW).map(|stat| Identity::of(&stat)))
+        absent(
+            rustix::fs::statat(&self.root, key.path(), AtFlags::SYMLINK_NOFOLLOW)
+                .map(|stat| Identity::of(&stat)),
+        )
     }
 
     pub(crate) fn read(&self, key: &BlobKey) -> io::Result<Option<(File, Identity)>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Some(file) = absent(open_beneath(&self.root, &key.path(), flags).map(Some))? else { return Ok(None) };
+        let Some(file) = absent(open_beneath(&self.root, &key.path(), flags).map(Some))? else {
+            return Ok(None);
+        };
         let identity = Identity::of(&rustix::fs::fstat(&file)?);
         Ok(identity.map(|identity| (File::from(file), identity)))
     }
@@ -112,7 +117,13 @@ impl Blobs {
 
     /// Publishes a verified file under its name: sync, rename, sync the directory. A manifest's sidecar goes first, so
     /// that a manifest without one cannot exist.
-    pub(crate) fn commit(&self, temp: &Temp, class: Class, proof: &Verified, meta: Option<&Meta>) -> io::Result<Identity> {
+    pub(crate) fn commit(
+        &self,
+        temp: &Temp,
+        class: Class,
+        proof: &Verified,
+        meta: Option<&Meta>,
+    ) -> io::Result<Identity> {
         let key = BlobKey { class, digest: *proof.digest() };
         temp.file.sync_all()?;
         rustix::fs::fchmod(&temp.file, Mode::RUSR | Mode::RGRP)?;
@@ -278,7 +289,10 @@ fn directory() -> OFlags {
 }
 
 fn open_beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 

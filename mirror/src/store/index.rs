@@ -56,7 +56,8 @@ impl Rows for SledRows {
 
     fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, IndexError> {
         let rows = self.0.scan_prefix(prefix).take(limit);
-        rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(IndexError::from)).collect()
+        rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(IndexError::from))
+            .collect()
     }
 
     fn flush(&mut self) -> Result<(), IndexError> {

@@ -59,7 +59,10 @@ impl Keeper {
         Self::start_with(data_dir, |path| Ok(Box::new(SledRows::open(path)?)))
     }
 
-    pub(crate) fn start_with(data_dir: &Path, open: impl Fn(&Path) -> Opened + Send + Sync + 'static) -> Self {
+    pub(crate) fn start_with(
+        data_dir: &Path,
+        open: impl Fn(&Path) -> Opened + Send + Sync + 'static,
+    ) -> Self {
         let open: Arc<OpenRows> = Arc::new(open);
         let first = Generation::start(data_dir, newest(data_dir).unwrap_or(1), Some(Arc::clone(&open)), 0);
         Self { data_dir: data_dir.into(), open, current: Mutex::new(first), rebuilt: AtomicU64::new(0) }
@@ -84,7 +87,10 @@ impl Keeper {
     }
 
     /// Queues a call that nobody waits for. Whether it was queued.
-    pub(crate) fn tell(&self, call: impl FnOnce(&mut Ledger) -> Result<(), IndexError> + Send + 'static) -> bool {
+    pub(crate) fn tell(
+        &self,
+        call: impl FnOnce(&mut Ledger) -> Result<(), IndexError> + Send + 'static,
+    ) -> bool {
         let current = self.current();
         !current.failed.load(Ordering::Acquire) && current.calls.try_send(Box::new(call)).is_ok()
     }
@@ -111,10 +117,9 @@ impl Keeper {
     pub(crate) fn look(&self) -> bool {
         let current = self.current();
         let since = current.busy_since.load(Ordering::Acquire);
-        if since != 0 && current.epoch.elapsed().saturating_sub(Duration::from_millis(since)) > HUNG {
-            if !current.failed.swap(true, Ordering::AcqRel) {
-                tracing::error!(generation = current.number, "the index hangs; pulls go on without it");
-            }
+        let busy_for = current.epoch.elapsed().saturating_sub(Duration::from_millis(since));
+        if since != 0 && busy_for > HUNG && !current.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(generation = current.number, "the index hangs; pulls go on without it");
         }
         current.failed.load(Ordering::Acquire)
     }
@@ -255,7 +260,9 @@ fn generations(data_dir: &Path) -> Vec<u64> {
 fn drop_older(data_dir: &Path, number: u64) {
     for older in generations(data_dir).into_iter().filter(|&older| older < number) {
         let path = data_dir.join(format!("index-{older}"));
-        let schema = std::fs::read_to_string(path.join("schema")).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let schema = std::fs::read_to_string(path.join("schema"))
+            .ok()
+            .and_then(|text| text.trim().parse::<u32>().ok());
         if schema.is_none_or(|schema| schema <= SCHEMA)
             && let Err(error) = std::fs::remove_dir_all(&path)
         {
@@ -296,7 +303,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keeper = Keeper::start_with(dir.path(), |_| Ok(Box::<MemoryRows>::default()));
         let (release, held) = std::sync::mpsc::channel::<()>();
-        keeper.tell(move |_| Ok(held.recv().unwrap_or_default()));
+        keeper.tell(move |_| {
+            let _ = held.recv();
+            Ok(())
+        });
         assert_eq!(keeper.ask(|_| Ok(1)).await, None);
         drop(release);
     }

@@ -101,7 +101,11 @@ impl Ledger {
         self.rows.write(vec![(rows::PROBE.to_vec(), Some(value.clone()))])?;
         self.rows.flush()?;
         let read = self.rows.read(rows::PROBE)?;
-        if read == Some(value) { Ok(()) } else { Err(IndexError("a row just written is not there".to_owned())) }
+        if read == Some(value) {
+            Ok(())
+        } else {
+            Err(IndexError("a row just written is not there".to_owned()))
+        }
     }
 
     /// Notes uses: new blobs get their row, known ones move to the end of the order and into the group that their
@@ -137,7 +141,11 @@ impl Ledger {
 
     pub(crate) fn groups(&self) -> Result<Vec<Group>, IndexError> {
         let rows = self.rows.scan(&[rows::GROUP], usize::MAX)?;
-        Ok(rows.iter().filter_map(|(key, value)| GroupRow::read(key, value)).map(|(id, row)| row.group(id)).collect())
+        Ok(rows
+            .iter()
+            .filter_map(|(key, value)| GroupRow::read(key, value))
+            .map(|(id, row)| row.group(id))
+            .collect())
     }
 
     /// The group's least recently used blobs, oldest first.
@@ -145,7 +153,9 @@ impl Ledger {
         let mut aged = Vec::new();
         for (order, _) in self.rows.scan(&rows::orders_of(group), limit)? {
             let Some((used, id)) = rows::read_order(&order) else { continue };
-            let Some(row) = self.rows.read(&rows::blob(id))?.and_then(|value| BlobRow::read(&value)) else { continue };
+            let Some(row) = self.rows.read(&rows::blob(id))?.and_then(|value| BlobRow::read(&value)) else {
+                continue;
+            };
             if let Some(key) = self.keys.read_blob(id) {
                 aged.push(Aged { key, size: row.size, used });
             }
@@ -153,7 +163,12 @@ impl Ledger {
         Ok(aged)
     }
 
-    pub(crate) fn tag(&self, registry: &Registry, repository: &Repository, tag: &Tag) -> Result<Option<TagRow>, IndexError> {
+    pub(crate) fn tag(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<TagRow>, IndexError> {
         Ok(self.rows.read(&rows::tag(registry, repository, tag))?.and_then(|value| rows::read_tag(&value)))
     }
 
@@ -167,20 +182,35 @@ impl Ledger {
     }
 
     /// Forgets every tag of a repository; the digests they stood for.
-    pub(crate) fn forget_tags(&mut self, registry: &Registry, repository: &Repository) -> Result<Vec<Digest>, IndexError> {
+    pub(crate) fn forget_tags(
+        &mut self,
+        registry: &Registry,
+        repository: &Repository,
+    ) -> Result<Vec<Digest>, IndexError> {
         let found = self.rows.scan(&rows::tags_of(registry, repository), usize::MAX)?;
-        let digests = found.iter().filter_map(|(_, value)| rows::read_tag(value)).map(|row| row.digest).collect();
+        let digests =
+            found.iter().filter_map(|(_, value)| rows::read_tag(value)).map(|row| row.digest).collect();
         self.rows.write(found.into_iter().map(|(key, _)| (key, None)).collect())?;
         Ok(digests)
     }
 
     /// Whether a manifest of this repository, fetched with its registry's credential, has named the blob.
-    pub(crate) fn linked(&self, registry: &Registry, repository: &Repository, digest: &Digest) -> Result<bool, IndexError> {
+    pub(crate) fn linked(
+        &self,
+        registry: &Registry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, IndexError> {
         let id = rows::shared_id(registry, digest);
         Ok(self.rows.read(&rows::link(&rows::repository(registry, repository), &id))?.is_some())
     }
 
-    pub(crate) fn link(&mut self, registry: &Registry, repository: &Repository, digests: &[Digest]) -> Result<(), IndexError> {
+    pub(crate) fn link(
+        &mut self,
+        registry: &Registry,
+        repository: &Repository,
+        digests: &[Digest],
+    ) -> Result<(), IndexError> {
         let repository = rows::repository(registry, repository);
         let mut batch = Vec::with_capacity(digests.len() * 2);
         for digest in digests {
@@ -233,16 +263,25 @@ impl Ledger {
     }
 
     /// Adds a blob to its group's totals or takes it out; a later change in the same batch sees the earlier one.
-    fn weigh(&self, batch: &mut Vec<Change>, group: u32, names: &[String], sign: i64, size: u64) -> Result<(), IndexError> {
+    fn weigh(
+        &self,
+        batch: &mut Vec<Change>,
+        group: u32,
+        names: &[String],
+        sign: i64,
+        size: u64,
+    ) -> Result<(), IndexError> {
         let key = rows::group(group);
         let pending = batch.iter().rposition(|(k, _)| *k == key).map(|at| batch.remove(at).1);
         let stored = match pending {
             Some(value) => value,
             None => self.rows.read(&key)?,
         };
-        let mut row = stored
-            .and_then(|value| GroupRow::parse(&value))
-            .unwrap_or_else(|| GroupRow { registries: names.to_vec(), bytes: 0, blobs: 0 });
+        let mut row = stored.and_then(|value| GroupRow::parse(&value)).unwrap_or_else(|| GroupRow {
+            registries: names.to_vec(),
+            bytes: 0,
+            blobs: 0,
+        });
         if sign > 0 {
             row.bytes = row.bytes.saturating_add(size);
             row.blobs += 1;

@@ -37,7 +37,10 @@ pub(super) fn take(data_dir: &Path) -> Result<File, OpenError> {
         return Err(refused("it is not a directory"));
     }
     if found.uid() != us {
-        return Err(refused(&format!("it belongs to uid {}, and the agent runs as uid {us}; chown it", found.uid())));
+        return Err(refused(&format!(
+            "it belongs to uid {}, and the agent runs as uid {us}; chown it",
+            found.uid()
+        )));
     }
     if found.mode() & 0o002 != 0 {
         return Err(refused("everybody may write to it; chmod it to 0700"));
@@ -83,7 +86,9 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         for (path, words) in [(open, "chmod"), (link, "symbolic link"), (file, "not a directory")] {
-            let Err(OpenError::Refused { reason, .. }) = take(&path) else { panic!("{} is taken", path.display()) };
+            let Err(OpenError::Refused { reason, .. }) = take(&path) else {
+                panic!("{} is taken", path.display())
+            };
             assert!(reason.contains(words), "{reason}");
             assert!(!path.join("lock").exists());
         }

@@ -52,7 +52,8 @@ fn relink(store: &Store, key: &BlobKey) {
     let Class::Shared(registry) = &key.class else { return };
     let Ok(Some(meta)) = store.blobs.meta(key) else { return };
     let Some(manifest) = store.manifest(key) else { return };
-    let digests: Vec<_> = manifest_links(&manifest.bytes, &meta.media_type).into_iter().chain([key.digest]).collect();
+    let digests: Vec<_> =
+        manifest_links(&manifest.bytes, &meta.media_type).into_iter().chain([key.digest]).collect();
     for name in &meta.repositories {
         let repository = name.strip_prefix(&format!("{registry}/")).and_then(|name| name.parse().ok());
         if let Some(repository) = repository {

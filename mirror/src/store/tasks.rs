@@ -67,13 +67,17 @@ async fn sweep(store: Arc<Store>, tick: Duration) {
     let started = Instant::now();
     let pace = Arc::new(std::sync::Mutex::new(Pace::new(now(), 0)));
     loop {
-        let wait = store.shortest_ttl().map_or(SWEEP_AT_LEAST, |ttl| (ttl / 4).clamp(tick / 5, SWEEP_AT_LEAST));
+        let wait =
+            store.shortest_ttl().map_or(SWEEP_AT_LEAST, |ttl| (ttl / 4).clamp(tick / 5, SWEEP_AT_LEAST));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = store.crowded.notified() => {}
         }
-        pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner).observe(now(), started.elapsed().as_secs());
-        let (store, pace, runtime) = (Arc::clone(&store), Arc::clone(&pace), tokio::runtime::Handle::current());
+        pace.lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .observe(now(), started.elapsed().as_secs());
+        let (store, pace, runtime) =
+            (Arc::clone(&store), Arc::clone(&pace), tokio::runtime::Handle::current());
         // Unlinking a large file takes its time: not on the threads that serve pulls.
         let swept = tokio::task::spawn_blocking(move || runtime.block_on(evict::sweep(&store, &pace, now())));
         if swept.await.is_err() {

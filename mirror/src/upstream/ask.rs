@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_RANGE,
-    LOCATION, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
+    IF_RANGE, LOCATION, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -132,7 +132,11 @@ impl Reply {
 
 impl Upstream {
     /// Sends with a token or credential; a 401 is answered once, by what its challenge asks for.
-    pub(super) async fn authorized(self: &Arc<Self>, ask: &Ask, identity: Identity) -> Result<Reply, UpstreamError> {
+    pub(super) async fn authorized(
+        self: &Arc<Self>,
+        ask: &Ask,
+        identity: Identity,
+    ) -> Result<Reply, UpstreamError> {
         let scope = format!("repository:{}{}:pull", self.prefix(), ask.repository);
         let known = self.challenge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let credential = self.credential(identity, false).await?;
@@ -152,7 +156,9 @@ impl Upstream {
         }
         *self.challenge.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(challenge.clone());
         let credential = self.credential(identity, true).await?;
-        if credential.is_none() && (challenge == Challenge::Basic || (sent_something && known.as_ref() == Some(&challenge))) {
+        if credential.is_none()
+            && (challenge == Challenge::Basic || (sent_something && known.as_ref() == Some(&challenge)))
+        {
             // Basic without a credential, or a fresh anonymous token that was not enough.
             return Err(UpstreamError::Private(401));
         }
@@ -199,9 +205,14 @@ impl Upstream {
     }
 
     /// Follows redirects, without Authorization once the host changes.
-    async fn redirected(&self, ask: &Ask, authorization: Option<HeaderValue>) -> Result<Reply, UpstreamError> {
+    async fn redirected(
+        &self,
+        ask: &Ask,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reply, UpstreamError> {
         let text = format!("{}{}/{}", self.origin(), self.root(), ask.target.path(&ask.repository));
-        let mut url = Url::parse(&text).map_err(|_| UpstreamError::Unusable("its configured url is no URL"))?;
+        let mut url =
+            Url::parse(&text).map_err(|_| UpstreamError::Unusable("its configured url is no URL"))?;
         let mut authorization = authorization;
         let mut digest = None;
         for _ in 0..=REDIRECTS {
@@ -219,8 +230,14 @@ impl Upstream {
         Err(UpstreamError::Unusable("it redirects more than 5 times"))
     }
 
-    async fn once(&self, ask: &Ask, url: &Url, authorization: Option<HeaderValue>) -> Result<Response<Incoming>, UpstreamError> {
-        let uri = url.as_str().parse().map_err(|_| UpstreamError::Unusable("it redirects to what is no URI"))?;
+    async fn once(
+        &self,
+        ask: &Ask,
+        url: &Url,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let uri =
+            url.as_str().parse().map_err(|_| UpstreamError::Unusable("it redirects to what is no URI"))?;
         let mut request = self.client.request(ask.method.clone(), uri);
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);

@@ -45,7 +45,9 @@ pub(crate) enum Pause {
 impl Breakers {
     pub(crate) fn pause(&self, lane: Lane, now: Instant) -> Option<Pause> {
         let state = self.state();
-        if let Some(left) = state.quiet_until.and_then(|until| until.checked_duration_since(now)).filter(|d| !d.is_zero()) {
+        if let Some(left) =
+            state.quiet_until.and_then(|until| until.checked_duration_since(now)).filter(|d| !d.is_zero())
+        {
             return Some(Pause::Asked(left));
         }
         state.open[lane as usize].then_some(Pause::Failing)

@@ -88,14 +88,16 @@ impl Client {
     /// Sends it and waits for the reply's head.
     pub(crate) async fn send(&self, request: Outgoing) -> Result<Response<Incoming>, UpstreamError> {
         let request = request.builder.body(request.body);
-        let request = request.map_err(|_| UpstreamError::Unusable("its address or token cannot stand in a request"))?;
+        let request =
+            request.map_err(|_| UpstreamError::Unusable("its address or token cannot stand in a request"))?;
         let sent = tokio::time::timeout(LONGEST_HEAD_WAIT, self.http.request(request)).await;
-        sent.map_err(|_| UpstreamError::NoAnswer(LONGEST_HEAD_WAIT))?.map_err(|error| in_our_words(error))
+        sent.map_err(|_| UpstreamError::NoAnswer(LONGEST_HEAD_WAIT))?.map_err(in_our_words)
     }
 
     /// Posts the form of a refresh grant.
     pub(crate) async fn refresh(&self, uri: Uri, form: String) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = self.request(Method::POST, uri).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let mut request =
+            self.request(Method::POST, uri).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         request.body = Full::from(form);
         self.send(request).await
     }
@@ -166,5 +168,9 @@ fn in_our_words(error: hyper_util::client::legacy::Error) -> UpstreamError {
         }
         forbidden
     };
-    if forbidden { UpstreamError::Forbidden(Arc::new(error)) } else { UpstreamError::Connect(Arc::new(error)) }
+    if forbidden {
+        UpstreamError::Forbidden(Arc::new(error))
+    } else {
+        UpstreamError::Connect(Arc::new(error))
+    }
 }

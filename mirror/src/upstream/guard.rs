@@ -61,7 +61,9 @@ impl OwnListeners {
     }
 
     fn contains(&self, address: SocketAddr) -> bool {
-        let same = |own: &SocketAddr| own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified());
+        let same = |own: &SocketAddr| {
+            own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
+        };
         self.0.get().is_some_and(|own| own.iter().any(same))
     }
 }
@@ -113,7 +115,11 @@ fn never(address: IpAddr) -> bool {
     const AWS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match address {
         IpAddr::V4(v4) => {
-            v4.octets()[0] == 0 || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4 == ALIBABA
+            v4.octets()[0] == 0
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4 == ALIBABA
         }
         IpAddr::V6(v6) => v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast() || v6 == AWS,
     }
@@ -155,8 +161,18 @@ mod tests {
     fn some_addresses_are_never_connected_to() {
         let policy = policy("registry.example", &["0.0.0.0/0", "::/0"]);
         for address in [
-            "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1", "255.255.255.255", "100.100.100.200", "::", "fe80::1",
-            "ff02::1", "fd00:ec2::254", "::ffff:169.254.169.254", "64:ff9b::169.254.169.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::169.254.169.254",
         ] {
             assert!(!judge(&policy, address, Peer::Home) && !judge(&policy, address, NEAR), "{address}");
         }
@@ -175,12 +191,24 @@ mod tests {
     #[test]
     fn private_addresses_are_for_private_upstreams_and_named_ranges() {
         let public = policy("registry.example", &["10.1.0.0/16"]);
-        for address in ["10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "fd12::1", "198.18.0.1", "64:ff9b::10.0.0.1"] {
+        for address in [
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "fd12::1",
+            "198.18.0.1",
+            "64:ff9b::10.0.0.1",
+        ] {
             assert!(judge(&public, address, Peer::Home), "{address}");
             assert!(!judge(&public, address, FAR), "{address}");
             assert!(judge(&public, address, NEAR), "{address}");
         }
-        assert!(judge(&public, "10.1.2.3", FAR) && judge(&public, "1.1.1.1", FAR) && judge(&public, "2606::1", FAR));
+        assert!(
+            judge(&public, "10.1.2.3", FAR)
+                && judge(&public, "1.1.1.1", FAR)
+                && judge(&public, "2606::1", FAR)
+        );
     }
 
     #[test]

@@ -94,7 +94,11 @@ impl FromStr for Repository {
         if text.len() > 255 {
             return Err(NameError::TooLong);
         }
-        if text.split('/').all(is_path_component) { Ok(Self(text.into())) } else { Err(NameError::Repository) }
+        if text.split('/').all(is_path_component) {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError::Repository)
+        }
     }
 }
 
@@ -149,12 +153,32 @@ mod tests {
 
     #[test]
     fn registries() {
-        for good in ["docker.io", "registry.example:5000", "localhost", "127.0.0.1:5000", "[::1]:5000", "a-b.c"] {
+        for good in
+            ["docker.io", "registry.example:5000", "localhost", "127.0.0.1:5000", "[::1]:5000", "a-b.c"]
+        {
             assert_eq!(good.parse::<Registry>().map(|r| r.to_string()), Ok(good.to_owned()));
         }
         for bad in [
-            "", ".", "docker.io.", "Docker.io", "docker.io/x", "user@docker.io", "docker.io#", "a..b", "a:0", "a:",
-            "a:+1", "a:70000", "https://a", "a b", "a%2fb", "-a", "[::1", "::1", "[zz]:1", "a:1:2",
+            "",
+            ".",
+            "docker.io.",
+            "Docker.io",
+            "docker.io/x",
+            "user@docker.io",
+            "docker.io#",
+            "a..b",
+            "a:0",
+            "a:",
+            "a:+1",
+            "a:70000",
+            "https://a",
+            "a b",
+            "a%2fb",
+            "-a",
+            "[::1",
+            "::1",
+            "[zz]:1",
+            "a:1:2",
         ] {
             assert_eq!(bad.parse::<Registry>(), Err(NameError::Registry), "{bad}");
         }
@@ -167,7 +191,9 @@ mod tests {
         for good in ["a", "library/alpine", "a.b_c__d-e---f/0", "blobs/manifests"] {
             assert!(good.parse::<Repository>().is_ok(), "{good}");
         }
-        for bad in ["", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", "a/../b", "a%2fb", "a\0"] {
+        for bad in
+            ["", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", "a/../b", "a%2fb", "a\0"]
+        {
             assert_eq!(bad.parse::<Repository>(), Err(NameError::Repository), "{bad}");
         }
         assert_eq!("a".repeat(256).parse::<Repository>(), Err(NameError::TooLong));

@@ -106,8 +106,11 @@ mod tests {
 
     #[test]
     fn a_reply_says_when_to_report_next() {
-        let reply: Reply = serde_json::from_str(r#"{"desired_generation":7,"next_report_after":"30s"}"#).unwrap();
+        let reply: Reply =
+            serde_json::from_str(r#"{"desired_generation":7,"next_report_after":"30s"}"#).unwrap();
         assert_eq!(reply.next_report_after, Duration::from_secs(30));
-        assert!(serde_json::from_str::<Reply>(r#"{"desired_generation":7,"next_report_after":"soon"}"#).is_err());
+        assert!(
+            serde_json::from_str::<Reply>(r#"{"desired_generation":7,"next_report_after":"soon"}"#).is_err()
+        );
     }
 }

@@ -49,9 +49,10 @@ impl Route {
             "/v2/_catalog" => return Ok(Self::Catalog),
             _ => path.strip_prefix("/v2/").ok_or(RouteError::Unknown)?,
         };
-        if let Some(at) = rest.rfind("/blobs/uploads").filter(|at| {
-            matches!(rest.as_bytes().get(at + "/blobs/uploads".len()), None | Some(b'/'))
-        }) {
+        if let Some(at) = rest
+            .rfind("/blobs/uploads")
+            .filter(|at| matches!(rest.as_bytes().get(at + "/blobs/uploads".len()), None | Some(b'/')))
+        {
             return Ok(Self::Uploads(rest[..at].parse()?));
         }
         let (head, last) = rest.rsplit_once('/').ok_or(RouteError::Unknown)?;
@@ -119,9 +120,24 @@ mod tests {
     #[test]
     fn what_is_no_route_is_refused() {
         for path in [
-            "", "/", "/v1/", "/v2/a", "/v2//manifests/x", "/v2/a/manifests/", "/v2/a/manifests/..", "/v2/../manifests/x",
-            "/v2/a/../b/manifests/x", "/v2/a%2fb/manifests/x", "/v2/a/manifests/x%00", "/v2/A/manifests/x", "//v2/",
-            "/v2/a/blobs/sha256:zz", "/v2/a/tags/", "/v2/a/tags/list/", "/v2/a/manifests/x/", "/v2/a\\b/manifests/x",
+            "",
+            "/",
+            "/v1/",
+            "/v2/a",
+            "/v2//manifests/x",
+            "/v2/a/manifests/",
+            "/v2/a/manifests/..",
+            "/v2/../manifests/x",
+            "/v2/a/../b/manifests/x",
+            "/v2/a%2fb/manifests/x",
+            "/v2/a/manifests/x%00",
+            "/v2/A/manifests/x",
+            "//v2/",
+            "/v2/a/blobs/sha256:zz",
+            "/v2/a/tags/",
+            "/v2/a/tags/list/",
+            "/v2/a/manifests/x/",
+            "/v2/a\\b/manifests/x",
         ] {
             assert!(Route::parse(path).is_err(), "{path}");
         }

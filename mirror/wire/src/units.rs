@@ -59,8 +59,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         return Err(UnitError::Duration);
     }
     while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len()));
-        let (unit, after) = after.split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
+        let (number, after) =
+            rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
         nanos = nanos.checked_add(scaled(number, nanos_of(unit)?)?).ok_or(UnitError::Duration)?;
         rest = after;
     }
@@ -155,7 +157,9 @@ fn scaled(number: &str, unit: u128) -> Result<u128, UnitError> {
     if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) || number.len() > 30 {
         return Err(UnitError::Duration);
     }
-    let digits = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<u128>().map_err(|_| UnitError::Duration) };
+    let digits = |text: &str| {
+        if text.is_empty() { Ok(0) } else { text.parse::<u128>().map_err(|_| UnitError::Duration) }
+    };
     let fraction = &fraction[..fraction.len().min(12)];
     let part = digits(fraction)? * unit / 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
     digits(whole)?.checked_mul(unit).and_then(|whole| whole.checked_add(part)).ok_or(UnitError::Duration)
@@ -168,9 +172,15 @@ mod tests {
 
     #[test]
     fn durations_as_in_go() {
-        for (text, millis) in
-            [("0", 0), ("0s", 0), ("1h30m", 5_400_000), ("168h", 604_800_000), ("1.5s", 1500), (".5s", 500), ("250ms", 250)]
-        {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1h30m", 5_400_000),
+            ("168h", 604_800_000),
+            ("1.5s", 1500),
+            (".5s", 500),
+            ("250ms", 250),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for bad in ["", "1", "s", "1 s", "-1s", "+1s", "1d", "1..5s", ".s", "1h 30m", "99999999999h", "١s"] {

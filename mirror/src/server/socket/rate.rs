@@ -26,7 +26,11 @@ impl Rate {
     }
 
     /// Looks at the outcome of one write.
-    pub(super) fn judge(&mut self, cx: &mut Context<'_>, written: &Poll<io::Result<usize>>) -> io::Result<()> {
+    pub(super) fn judge(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: &Poll<io::Result<usize>>,
+    ) -> io::Result<()> {
         match written {
             Poll::Ready(Ok(count)) => {
                 self.sent += *count as u64;

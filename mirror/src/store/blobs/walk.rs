@@ -98,7 +98,8 @@ fn drop_orphan(shard: &OwnedFd, name: &str) -> io::Result<()> {
     let Ok(meta) = rustix::fs::statat(shard, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let young = u64::try_from(meta.st_mtime).unwrap_or(0) + YOUNG_SECONDS > now;
-    let alone = || rustix::fs::statat(shard, manifest, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e == Errno::NOENT);
+    let alone =
+        || rustix::fs::statat(shard, manifest, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e == Errno::NOENT);
     if !young && alone() {
         rustix::fs::unlinkat(shard, name, AtFlags::empty())?;
     }

@@ -77,7 +77,8 @@ impl BlobRow {
 
 impl GroupRow {
     pub(super) fn write(&self) -> Vec<u8> {
-        [&self.bytes.to_be_bytes()[..], &self.blobs.to_be_bytes(), self.registries.join("\n").as_bytes()].concat()
+        [&self.bytes.to_be_bytes()[..], &self.blobs.to_be_bytes(), self.registries.join("\n").as_bytes()]
+            .concat()
     }
 
     pub(super) fn parse(value: &[u8]) -> Option<Self> {

@@ -8,7 +8,7 @@ use super::super::index::{MemoryRows, SledRows};
 use super::*;
 
 fn key(n: u8) -> BlobKey {
-    let class = if n % 3 == 0 { Class::Shared("private.test".parse().unwrap()) } else { Class::Public };
+    let class = if n.is_multiple_of(3) { Class::Shared("private.test".parse().unwrap()) } else { Class::Public };
     BlobKey { class, digest: Digest::Sha256([n; 32]) }
 }
 
@@ -67,16 +67,17 @@ impl Model {
             Step::Adopt { blob, at } => {
                 let one = Use { key: key(blob), registry: None, size: size(blob), at: u64::from(at) };
                 ledger.adopt(&[one]).unwrap();
-                self.blobs.entry(blob).or_insert((u64::from(at), Vec::new()));
+                self.blobs.entry(blob).or_insert_with(|| (u64::from(at), Vec::new()));
             }
             Step::Remove(blob) => {
                 ledger.remove(&key(blob)).unwrap();
-                if self.blobs.remove(&blob).is_some() && blob % 3 == 0 {
+                if self.blobs.remove(&blob).is_some() && blob.is_multiple_of(3) {
                     self.links.remove(&blob);
                 }
             }
             Step::Tag { tag, to } => {
-                let row = TagRow { digest: key(to).digest, checked: 7, size: 9, media_type: "a/b".to_owned() };
+                let row =
+                    TagRow { digest: key(to).digest, checked: 7, size: 9, media_type: "a/b".to_owned() };
                 let tag_name = format!("t{tag}").parse().unwrap();
                 ledger.set_tag((&home, &repository, &tag_name), Some(&row)).unwrap();
                 self.tags.insert(tag, to);
@@ -105,7 +106,8 @@ impl Model {
             assert!(aged.is_sorted_by_key(|one| one.used));
             seen.extend(aged.into_iter().map(|one| (one.key, (one.used, group.registries.clone()))));
         }
-        let expected: HashMap<_, _> = self.blobs.iter().map(|(&blob, row)| (key(blob), row.clone())).collect();
+        let expected: HashMap<_, _> =
+            self.blobs.iter().map(|(&blob, row)| (key(blob), row.clone())).collect();
         assert_eq!(seen, expected);
         let (home, repository) = (registry(0), "a/b".parse().unwrap());
         for tag in 0..3_u8 {
@@ -114,7 +116,10 @@ impl Model {
         }
         for blob in 0..12_u8 {
             let private = "private.test".parse().unwrap();
-            assert_eq!(ledger.linked(&private, &repository, &key(blob).digest).unwrap(), self.links.contains(&blob));
+            assert_eq!(
+                ledger.linked(&private, &repository, &key(blob).digest).unwrap(),
+                self.links.contains(&blob)
+            );
         }
     }
 }

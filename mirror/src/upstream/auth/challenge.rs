@@ -47,7 +47,11 @@ fn finish(scheme: &str, pairs: &mut Vec<(String, String)>) -> Option<Challenge> 
     let pairs = std::mem::take(pairs);
     let value = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     match scheme {
-        "bearer" => Some(Challenge::Bearer { realm: value("realm")?, service: value("service"), scope: value("scope") }),
+        "bearer" => Some(Challenge::Bearer {
+            realm: value("realm")?,
+            service: value("service"),
+            scope: value("scope"),
+        }),
         "basic" => Some(Challenge::Basic),
         _ => None,
     }
@@ -101,10 +105,21 @@ mod tests {
             bearer("https://auth.docker.io/token", Some("registry.docker.io"), Some("repository:a/b:pull"))
         );
         assert_eq!(read(&[r#"Basic realm="x""#]), Some(Challenge::Basic));
-        assert_eq!(read(&[r#"Basic realm="x", Bearer realm="https://r/", service=s"#]), bearer("https://r/", Some("s"), None));
-        assert_eq!(read(&["Basic realm=\"x\"", "bearer realm=\"https://r/\""]), bearer("https://r/", None, None));
-        assert_eq!(read(&[r#"Bearer realm="a\"b, c" , scope = "x,y""#]), bearer("a\"b, c", None, Some("x,y")));
-        for nothing in ["Bearer", "Bearer service=\"s\"", "Digest realm=\"x\"", "", "=", ",,,", "Bearer realm"] {
+        assert_eq!(
+            read(&[r#"Basic realm="x", Bearer realm="https://r/", service=s"#]),
+            bearer("https://r/", Some("s"), None)
+        );
+        assert_eq!(
+            read(&["Basic realm=\"x\"", "bearer realm=\"https://r/\""]),
+            bearer("https://r/", None, None)
+        );
+        assert_eq!(
+            read(&[r#"Bearer realm="a\"b, c" , scope = "x,y""#]),
+            bearer("a\"b, c", None, Some("x,y"))
+        );
+        for nothing in
+            ["Bearer", "Bearer service=\"s\"", "Digest realm=\"x\"", "", "=", ",,,", "Bearer realm"]
+        {
             assert_eq!(read(&[nothing]), None, "{nothing}");
         }
     }

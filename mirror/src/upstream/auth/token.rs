@@ -79,7 +79,8 @@ impl Tokens {
             return Ok(token.clone());
         }
         let (asked, client) = (key.clone(), client.clone());
-        let (_, fetched) = self.flights.join(key.clone(), || async move { fetch(&client, &asked, credential).await });
+        let (_, fetched) =
+            self.flights.join(key.clone(), || async move { fetch(&client, &asked, credential).await });
         let token = fetched.value().await.unwrap_or(Err(UpstreamError::Abandoned))?;
         let mut kept = self.kept();
         if kept.len() >= MOST {
@@ -112,15 +113,22 @@ pub(crate) fn realm_allowed(realm: &str, upstream: &str, token_hosts: &[String])
     }
 }
 
-async fn fetch(client: &Client, key: &TokenKey, credential: Option<Credential>) -> Result<Token, UpstreamError> {
-    let mut realm = Url::parse(&key.realm).map_err(|_| UpstreamError::Unusable("its token realm is no URL"))?;
+async fn fetch(
+    client: &Client,
+    key: &TokenKey,
+    credential: Option<Credential>,
+) -> Result<Token, UpstreamError> {
+    let mut realm =
+        Url::parse(&key.realm).map_err(|_| UpstreamError::Unusable("its token realm is no URL"))?;
     let https = realm.scheme() == "https" || (realm.scheme() == "http" && !client.home().tls);
     let host = realm.host_str().unwrap_or_default().to_ascii_lowercase();
     if !https || host.is_empty() || !realm.username().is_empty() || realm.password().is_some() {
         return Err(UpstreamError::Unusable("its token realm is not an https URL without a user"));
     }
     if credential.is_some() && !realm_allowed(&host, &client.home().host, client.token_hosts()) {
-        return Err(UpstreamError::Unusable("its token realm is another host's; name it in token_hosts if that is right"));
+        return Err(UpstreamError::Unusable(
+            "its token realm is another host's; name it in token_hosts if that is right",
+        ));
     }
     let identity = credential.as_ref().filter(|one| one.username.is_empty());
     if identity.is_none() {
@@ -130,7 +138,8 @@ async fn fetch(client: &Client, key: &TokenKey, credential: Option<Credential>) 
         }
         query.append_pair("scope", &key.scope);
     }
-    let uri: Uri = realm.as_str().parse().map_err(|_| UpstreamError::Unusable("its token realm is no URI"))?;
+    let uri: Uri =
+        realm.as_str().parse().map_err(|_| UpstreamError::Unusable("its token realm is no URI"))?;
     let reply = match identity {
         Some(credential) => client.refresh(uri, refresh_form(key, credential)).await?,
         None => {
@@ -164,9 +173,10 @@ async fn read(client: &Client, reply: http::Response<hyper::body::Incoming>) -> 
         status => return Err(UpstreamError::Status(status)),
     }
     let body = client.whole(reply.into_body(), LONGEST_REPLY).await?;
-    let parsed: Reply = serde_json::from_slice(&body).map_err(|_| UpstreamError::Unusable("its token reply is no JSON"))?;
+    let parsed: Reply =
+        serde_json::from_slice(&body).map_err(|_| UpstreamError::Unusable("its token reply is no JSON"))?;
     let given = |token: &String| !token.is_empty();
-    let secret = parsed.token.filter(given).or(parsed.access_token.filter(given));
+    let secret = [parsed.token, parsed.access_token].into_iter().flatten().find(given);
     let secret = secret.ok_or(UpstreamError::Unusable("its token reply holds no token"))?;
     let life = Duration::from_secs(parsed.expires_in.unwrap_or(0)).max(SHORTEST);
     Ok(Token { secret: secret.into(), renew: Instant::now() + life.mul_f64(0.75) })

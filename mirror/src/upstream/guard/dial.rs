@@ -64,7 +64,8 @@ impl Guard {
         }
         let home = &self.0.home;
         let addresses = tokio::time::timeout(CONNECT, resolve(&home.host, home.port_or_default())).await;
-        let is_private = |address: &SocketAddr| private(canonical(address.ip())) || canonical(address.ip()).is_loopback();
+        let is_private =
+            |address: &SocketAddr| private(canonical(address.ip())) || canonical(address.ip()).is_loopback();
         let home_private = addresses.is_ok_and(|found| found.is_ok_and(|all| all.iter().any(is_private)));
         Peer::Away { home_private }
     }
@@ -126,7 +127,8 @@ impl Service<Uri> for ToProxy {
         Box::pin(async move {
             let host = uri.host().ok_or(GuardError::NoHost)?.trim_matches(['[', ']']).to_owned();
             let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
-            let stream = tokio::time::timeout(CONNECT, connecting).await.map_err(|_| GuardError::Timeout(CONNECT))?;
+            let stream =
+                tokio::time::timeout(CONNECT, connecting).await.map_err(|_| GuardError::Timeout(CONNECT))?;
             Ok(TokioIo::new(stream.map_err(GuardError::Connect)?))
         })
     }
@@ -147,7 +149,8 @@ impl Service<Uri> for Guard {
 }
 
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, GuardError> {
-    let found = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await.map_err(GuardError::Connect)?;
+    let found =
+        tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await.map_err(GuardError::Connect)?;
     Ok(found.collect())
 }
 
@@ -158,7 +161,11 @@ impl Connection for Link {
 }
 
 impl Read for Link {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, to)
     }
 }

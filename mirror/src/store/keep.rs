@@ -1,0 +1,92 @@
+//! What comes in and what goes: room for a fill, publishing what is verified, and removal. Blocks for as long as the disk
+//! does; no failure here may fail a pull.
+
+use std::io;
+use std::sync::Arc;
+
+use larder_wire::name::Registry;
+
+use super::blobs::{BlobKey, Meta, Temp};
+use super::{Manifest, Store, guard};
+use crate::evict::Reason;
+use crate::verify::Verified;
+
+impl Store {
+    /// A file to fill, unless there is no room. `size` is `None` where upstream does not say.
+    pub(crate) fn begin(&self, size: Option<u64>) -> Option<Temp> {
+        let space = self.look_at_space();
+        if !space.admits(size.unwrap_or(0), self.limits().min_free) {
+            self.crowded.notify_one();
+            return None;
+        }
+        match self.blobs.create(size) {
+            Ok(temp) => Some(temp),
+            Err(error) => {
+                self.stats.failed(&error);
+                self.crowded.notify_one();
+                None
+            }
+        }
+    }
+
+    /// Publishes a verified fill. Blocks for as long as the disk takes to sync.
+    pub(crate) fn commit(&self, temp: &Temp, key: &BlobKey, proof: &Verified, registry: &Registry) {
+        // Between the rename and the next line the file must not look like one that changed under us.
+        guard(&self.proven).pop(key);
+        match self.blobs.commit(temp, key.class.clone(), proof, None) {
+            Ok(identity) => {
+                guard(&self.proven).put(key.clone(), identity);
+                self.note_use(key, registry, identity.size);
+                self.flush_uses();
+            }
+            Err(error) => self.stats.failed(&error),
+        }
+        self.crowded.notify_one();
+    }
+
+    /// Puts a manifest on disk where there is room. Blocks as [`Store::commit`] does.
+    pub(crate) fn commit_manifest(
+        &self,
+        key: &BlobKey,
+        manifest: &Arc<Manifest>,
+        registry: &Registry,
+        repository: String,
+    ) {
+        let Some(temp) = self.begin(Some(manifest.bytes.len() as u64)) else { return };
+        let meta = Meta { media_type: manifest.media_type.clone(), repositories: vec![repository] };
+        let written = io::Write::write_all(&mut &*temp.file, &manifest.bytes);
+        match written.and_then(|()| self.blobs.commit(&temp, key.class.clone(), &manifest.proof, Some(&meta)))
+        {
+            Ok(identity) => {
+                self.note_use(key, registry, identity.size);
+                self.flush_uses();
+            }
+            Err(error) => self.stats.failed(&error),
+        }
+        self.crowded.notify_one();
+    }
+
+    /// Removes a blob without counting it as evicted. Whether it was there.
+    pub(crate) fn forget(&self, key: &BlobKey) -> bool {
+        self.memory.forget(key);
+        self.forget_open(key);
+        let was = self.blobs.remove(key).is_ok_and(|size| size.is_some());
+        let key = key.clone();
+        self.keeper.tell(move |ledger| ledger.remove(&key));
+        was
+    }
+
+    /// Removes a blob that a sweep chose: file first, then row.
+    pub(crate) async fn evict(&self, key: &BlobKey, reason: Reason) {
+        self.memory.forget(key);
+        self.forget_open(key);
+        guard(&self.uses).remove(key);
+        match self.blobs.remove(key) {
+            Ok(Some(size)) => self.stats.evicted(reason, size),
+            Ok(None) => {}
+            Err(error) => return self.stats.failed(&error),
+        }
+        let key = key.clone();
+        self.keeper.ask(move |ledger| ledger.remove(&key)).await;
+    }
+}
