@@ -2,6 +2,7 @@
 //! stage stands in a file of its own and knows none of the others. Must not hold detail: that is what the stages are for.
 
 mod blob;
+mod deadline;
 mod list;
 mod manifest;
 mod tag;
@@ -17,8 +18,9 @@ use crate::answer::{self, Body, Content, Found};
 use crate::cache::Cache;
 use crate::error::PullError;
 use crate::refuse;
-use crate::request::{Pull, PullRequest, Thing, What};
+use crate::request::{PullRequest, Thing, What};
 use crate::stats::Source;
+use deadline::Deadline;
 
 pub(crate) use manifest::{fetch as fetch_manifest, links_of as manifest_links};
 
@@ -52,7 +54,7 @@ async fn find(cache: &Arc<Cache>, request: &PullRequest) -> Result<Found, PullEr
         }
         What::Pull(pull) => pull,
     };
-    let deadline = pull.deadline(request.head_only);
+    let deadline = Deadline::of(pull, request.head_only);
     match &pull.thing {
         Thing::Manifest(Reference::Tag(name)) => {
             let tag = tag::resolve(cache, pull, name, deadline).await?;
@@ -63,34 +65,5 @@ async fn find(cache: &Arc<Cache>, request: &PullRequest) -> Result<Found, PullEr
         }
         Thing::Blob(digest) => blob::find(cache, pull, request, *digest, deadline).await,
         Thing::Tags(_) | Thing::Referrers(..) => list::pass(pull, request, deadline).await,
-    }
-}
-
-impl Pull {
-    /// When the client must have its answer's head.
-    fn deadline(&self, head_only: bool) -> Deadline {
-        let settings = &self.upstream.settings;
-        let patience = if head_only { settings.head_timeout } else { settings.first_byte_timeout };
-        Deadline { at: tokio::time::Instant::now() + patience, patience }
-    }
-}
-
-/// A moment, and how long it was away when the client asked.
-#[derive(Clone, Copy)]
-pub(crate) struct Deadline {
-    at: tokio::time::Instant,
-    patience: std::time::Duration,
-}
-
-impl Deadline {
-    /// Waits for a stage no longer than the client can.
-    async fn wait<T, E: Into<PullError>>(
-        self,
-        stage: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, PullError> {
-        match tokio::time::timeout_at(self.at, stage).await {
-            Ok(done) => done.map_err(Into::into),
-            Err(_) => Err(PullError::Deadline(self.patience)),
-        }
     }
 }

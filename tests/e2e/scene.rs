@@ -59,7 +59,10 @@ pub(crate) async fn told(flavour: Flavour, story: impl AsyncFnOnce(&mut Scene)) 
             story(&mut scene).await;
             drop(stored_files_match(&scene.stand.data()));
         }
-        Some(why) => say_once(&format!("e2e with containerd {flavour:?} did not run: {why}")),
+        Some(why) => {
+            let version = if flavour == Flavour::One { "1.6" } else { "2.x" };
+            say_once(&format!("end to end with containerd {version} did not run: {why}"));
+        }
     }
 }
 

@@ -83,6 +83,8 @@ async fn manifests_are_redirected_too() {
     let upstream = Upstream::start().await;
     let to = format!("{}/v2/region/manifests/1", mirror.url());
     upstream.on(Kind::Tag).always(move |reply| _ = reply.redirect(307, &to));
+    let to = format!("{}/v2/region/manifests/{}", mirror.url(), image.index.digest);
+    upstream.on(Kind::Manifest).always(move |reply| _ = reply.redirect(307, &to));
     let node = Node::with(&upstream).await;
     let reply = node.fetch(Request::manifest("a", "1")).await;
     assert_eq!((reply.status, reply.body), (200, image.index.bytes));

@@ -122,7 +122,7 @@ async fn odd_manifests_harm_nobody() {
 #[tokio::test]
 async fn replies_that_cannot_be_right_are_refused_or_end_short() {
     type Change = fn(&mut Reply);
-    let before_the_head: [(&str, Change); 9] = [
+    let before_the_head: [(&str, Change); 8] = [
         ("gzip", |reply| _ = reply.gzip()),
         ("206 unasked", |reply| _ = reply.part(0, 99)),
         ("204", |reply| _ = reply.status(204)),
@@ -135,7 +135,6 @@ async fn replies_that_cannot_be_right_are_refused_or_end_short() {
         ("another digest", |reply| {
             _ = reply.header("Docker-Content-Digest", Object::noise(77, 10).digest);
         }),
-        ("a malformed digest", |reply| _ = reply.header("Docker-Content-Digest", "sha256:zz")),
     ];
     let in_the_body: [(&str, Change); 6] = [
         ("short", |reply| _ = reply.shorten(1)),
@@ -167,7 +166,8 @@ async fn replies_that_cannot_be_right_are_refused_or_end_short() {
 #[tokio::test]
 async fn odd_but_right_replies_are_served() {
     type Change = fn(&mut Reply);
-    let odd: [(&str, Change); 6] = [
+    let odd: [(&str, Change); 7] = [
+        ("a malformed digest header", |reply| _ = reply.header("Docker-Content-Digest", "sha256:zz")),
         ("chunked", |reply| _ = reply.chunked()),
         ("ended by the connection", |reply| _ = reply.without_length()),
         ("no digest header", |reply| {

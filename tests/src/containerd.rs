@@ -117,6 +117,17 @@ impl Containerd {
         Ok(())
     }
 
+    /// The size of the largest blob that is half fetched.
+    #[must_use]
+    pub fn ingesting(&self) -> u64 {
+        let ingests = fs::read_dir(self.dir.path().join("root/io.containerd.content.v1.content/ingest"));
+        let sizes = ingests.into_iter().flatten().filter_map(|ingest| {
+            let data = fs::metadata(ingest.ok()?.path().join("data")).ok()?;
+            Some(data.len())
+        });
+        sizes.max().unwrap_or(0)
+    }
+
     /// Everything it has logged.
     #[must_use]
     pub fn log(&self) -> String {

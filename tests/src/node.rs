@@ -162,7 +162,14 @@ impl Node {
         let served = within("the mirror drains and returns", serving).await;
         assert!(served.is_ok(), "serving panicked: {served:?}");
         within("the mirror closes", self.mirror.clone().close()).await;
-        Builder { settings: self.settings.clone(), dir: self.dir.take(), address: Ipv4Addr::LOCALHOST.into() }
+        let builder = Builder {
+            settings: self.settings.clone(),
+            dir: self.dir.take(),
+            address: Ipv4Addr::LOCALHOST.into(),
+        };
+        drop(self);
+        invariants::everything_gets_closed(builder.path()).await;
+        builder
     }
 
     async fn check(&self) {

@@ -251,6 +251,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_pushed_is_there_is_counted_and_can_be_damaged() {
         if !DockerRegistry::is_installed() {
+            eprintln!("did not run: no Debian package `docker-registry`");
             return;
         }
         let mut registry = DockerRegistry::start().await.unwrap();

@@ -25,6 +25,8 @@ pub(crate) struct Follower {
     head_at: Instant,
     changed: ReusableBoxFuture<'static, Option<watch::Receiver<State>>>,
     held: Option<Pin<Box<Sleep>>>,
+    /// Whether the connection had a turn between the head and the failure.
+    announced: bool,
 }
 
 impl Follower {
@@ -34,7 +36,17 @@ impl Follower {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         stream.relay.seen(id, 0);
         let changed = ReusableBoxFuture::new(change(stream.state.subscribe()));
-        Self { stream, id, at: 0, end: None, size: None, head_at: Instant::now(), changed, held: None }
+        Self {
+            stream,
+            id,
+            at: 0,
+            end: None,
+            size: None,
+            head_at: Instant::now(),
+            changed,
+            held: None,
+            announced: false,
+        }
     }
 
     /// Waits for upstream's head.
@@ -76,6 +88,11 @@ impl Follower {
                 return Poll::Ready(Some(self.take(limit, filed)));
             }
             match end {
+                // One turn for the connection to send the head: a reply without one looks like a dead agent.
+                End::Failed if !std::mem::replace(&mut self.announced, true) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 End::Failed => return Poll::Ready(Some(Err(BodyError::Fill))),
                 End::Verified if self.end.is_none() => return Poll::Ready(None),
                 // Upstream's length was larger than what came: nothing more will.

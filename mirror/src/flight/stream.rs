@@ -39,6 +39,7 @@ pub(super) struct State {
     /// How many of them, from the start, can be read from the file.
     pub filed: u64,
     pub end: End,
+    pub error: Option<UpstreamError>,
 }
 
 /// Bodies up to here are held back whole until they are verified.
@@ -61,7 +62,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     fn new() -> Arc<Self> {
-        let state = State { head: None, written: 0, filed: 0, end: End::Running };
+        let state = State { head: None, written: 0, filed: 0, end: End::Running, error: None };
         Arc::new(Self {
             state: watch::Sender::new(state),
             region: OnceLock::new(),
@@ -76,7 +77,11 @@ impl Stream {
     pub(crate) async fn head(&self) -> Result<Head, UpstreamError> {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| state.head.is_some()).await;
-        known.ok().and_then(|state| state.head.clone()).unwrap_or(Err(UpstreamError::Abandoned))
+        // What already failed is refused in words rather than by a body that never comes.
+        known
+            .ok()
+            .and_then(|state| state.error.clone().map(Err).or_else(|| state.head.clone()))
+            .unwrap_or(Err(UpstreamError::Abandoned))
     }
 
     /// Bytes, where upstream's head came and told.
@@ -106,6 +111,7 @@ impl Stream {
     pub(crate) fn fail(&self, error: UpstreamError) {
         self.state.send_modify(|state| {
             state.end = End::Failed;
+            state.error = Some(error.clone());
             if state.head.is_none() {
                 state.head = Some(Err(error));
             }
@@ -215,7 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn state(written: u64, end: End) -> State {
-        State { head: None, written, filed: written, end }
+        State { head: None, written, filed: written, end, error: None }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use larder_wire::digest::Digest;
 
-use super::Deadline;
+use super::deadline::Deadline;
 use crate::answer::{Content, Found};
 use crate::cache::{Cache, FlightKey};
 use crate::error::{PullError, UpstreamError};

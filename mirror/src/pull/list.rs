@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{CONTENT_TYPE, HeaderName, LINK};
 use http::{HeaderMap, HeaderValue};
 
-use super::Deadline;
+use super::deadline::Deadline;
 use crate::answer::{Content, Found};
 use crate::error::PullError;
 use crate::request::{Pull, PullRequest, Thing};

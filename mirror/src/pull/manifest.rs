@@ -9,7 +9,7 @@ use larder_wire::name::Repository;
 use larder_wire::route::Reference;
 use serde::Deserialize;
 
-use super::Deadline;
+use super::deadline::Deadline;
 use super::tag::Resolved;
 use crate::answer::{Content, Found};
 use crate::cache::{Cache, FlightKey};

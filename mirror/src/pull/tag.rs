@@ -8,7 +8,7 @@ use std::time::Duration;
 use larder_wire::name::{Repository, Tag};
 use larder_wire::route::Reference;
 
-use super::Deadline;
+use super::deadline::Deadline;
 use crate::cache::Cache;
 use crate::error::{PullError, UpstreamError};
 use crate::flight::Role;
@@ -51,7 +51,7 @@ pub(super) async fn resolve(
         .tags
         .join(key, || check(Arc::clone(cache), Arc::clone(upstream), pull.repository.clone(), tag.clone()));
     let answered = async { checked.value().await.unwrap_or(Err(UpstreamError::Abandoned)) };
-    match deadline.for_heads(upstream).wait(answered).await {
+    match deadline.for_heads(pull).wait(answered).await {
         Ok(row) => {
             let source = if role == Role::Leader { Source::Upstream } else { Source::Follow };
             Ok(Resolved { row, source, stale: None })
@@ -70,14 +70,6 @@ fn leaves_standing(error: &PullError) -> bool {
         PullError::Upstream(error) => error.leaves_tag_standing(),
         PullError::Deadline(_) => true,
         PullError::Request(_) | PullError::Bypass | PullError::Range { .. } => false,
-    }
-}
-
-impl Deadline {
-    /// What a HEAD upstream may take of it.
-    fn for_heads(self, upstream: &Upstream) -> Self {
-        let at = tokio::time::Instant::now() + upstream.settings.head_timeout;
-        if at < self.at { Self { at, patience: upstream.settings.head_timeout } } else { self }
     }
 }
 

@@ -6,7 +6,7 @@ mod rate;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use crate::answer::region::Region;
 use rate::Rate;
 
-/// The mappings that a connection's bodies are made of. A region stays as long as something else holds it, so that an
-/// address can never come to mean another file.
+/// The mappings that a connection's bodies are made of. A buffer that hyper still holds keeps its region alive, so the
+/// address in it can never have come to mean another file.
 #[derive(Default)]
-pub(crate) struct Regions(Mutex<Vec<Arc<Region>>>);
+pub(crate) struct Regions(Mutex<Vec<Weak<Region>>>);
 
 pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
@@ -40,15 +40,18 @@ const BURST: usize = 4 << 20;
 impl Regions {
     pub(crate) fn add(&self, region: &Arc<Region>) {
         let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        regions.retain(|one| Arc::strong_count(one) > 1);
-        if !regions.iter().any(|one| Arc::ptr_eq(one, region)) {
-            regions.push(Arc::clone(region));
+        regions.retain(|one| one.strong_count() > 0);
+        if !regions.iter().any(|one| std::ptr::eq(one.as_ptr(), Arc::as_ptr(region))) {
+            regions.push(Arc::downgrade(region));
         }
     }
 
     fn find(&self, slice: &[u8]) -> Option<(Arc<Region>, u64)> {
         let regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        regions.iter().find_map(|region| Some((Arc::clone(region), region.offset_of(slice)?)))
+        regions.iter().filter_map(Weak::upgrade).find_map(|region| {
+            let offset = region.offset_of(slice)?;
+            Some((region, offset))
+        })
     }
 }
 

@@ -100,7 +100,7 @@ async fn apply(dir: &Path, store: Arc<Store>, model: &mut Model, step: Step) -> 
             model.remove(&blob);
         }
         Step::Flip(blob) => spoil(dir, model, blob, |bytes| bytes[0] ^= 1),
-        Step::Truncate(blob) => spoil(dir, model, blob, |bytes| drop(bytes.pop())),
+        Step::Truncate(blob) => spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len() - 1)),
         Step::Delete(blob) => {
             let _ = fs::remove_file(path(dir, blob));
             model.remove(&blob);
@@ -189,7 +189,8 @@ async fn links_and_fifos_in_a_blobs_place_are_nothing() {
     std::os::unix::fs::symlink(&outside, path(dir.path(), 1)).unwrap();
     fs::remove_file(path(dir.path(), 2)).unwrap();
     let name = std::ffi::CString::new(path(dir.path(), 2).to_str().unwrap()).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, &name, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &name, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
     assert_eq!((get(&store, 1), get(&store, 2)), (None, None));
     let shard = path(dir.path(), 3).parent().unwrap().to_owned();
     std::os::unix::fs::symlink(dir.path(), &shard).unwrap();

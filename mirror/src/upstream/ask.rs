@@ -1,7 +1,7 @@
 //! One request to an upstream: its address, its challenge, its redirects, and whether the reply can be used at all.
 //! Must not retry but for a fresh token.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
@@ -9,18 +9,17 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use larder_wire::digest::Digest;
+use larder_wire::digest::{Digest, DigestError};
 use larder_wire::name::Repository;
 use larder_wire::route::Reference;
 use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
 use super::Upstream;
-use super::auth::{Challenge, Credential, Identity, bearer, parse};
+use super::auth::{Challenge, Credential, Fetched, Identity, TokenKey, bearer, parse};
 use super::breaker::Lane;
 use crate::error::UpstreamError;
 use crate::stats::Kind;
-use crate::upstream::auth::TokenKey;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +48,14 @@ pub(crate) struct Reply {
     pub permit: Option<OwnedSemaphorePermit>,
     /// Of the registry's own reply, where a redirect's target does not say.
     pub digest: Option<Digest>,
+}
+
+/// What a request showed of our rights.
+enum Shown {
+    Nothing,
+    Credential,
+    /// Which token, and whether it was fetched for this request.
+    Token(TokenKey, u64, Fetched),
 }
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -131,38 +138,44 @@ impl Reply {
 }
 
 impl Upstream {
-    /// Sends with a token or credential; a 401 is answered once, by what its challenge asks for.
+    /// Sends with a token or credential; a 401 is answered once, by what its challenge asks for, unless nothing could be
+    /// sent that was not sent already.
     pub(super) async fn authorized(
         self: &Arc<Self>,
         ask: &Ask,
         identity: Identity,
     ) -> Result<Reply, UpstreamError> {
         let scope = format!("repository:{}{}:pull", self.prefix(), ask.repository);
-        let known = self.challenge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let known = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let credential = self.credential(identity, false).await?;
-        let (header, used) = match &known {
-            Some(challenge) => self.answer(challenge, &scope, credential).await?,
-            None => (None, None),
-        };
-        let sent_something = header.is_some();
+        let mut shown = Shown::Nothing;
+        let mut header = None;
+        if let Some(challenge) = &known {
+            (header, shown) = self.answer(challenge, &scope, credential.clone()).await?;
+        }
         let reply = self.redirected(ask, header).await?;
         if reply.response.status() != StatusCode::UNAUTHORIZED {
             return Ok(reply);
         }
         let Some(challenge) = parse(reply.headers()) else { return Ok(reply) };
         drop(reply);
-        if let Some(used) = used {
-            self.tokens.drop_token(&used);
+        if let Shown::Token(key, serial, _) = &shown {
+            self.tokens.drop_token(key, *serial);
         }
-        *self.challenge.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(challenge.clone());
-        let credential = self.credential(identity, true).await?;
-        if credential.is_none()
-            && (challenge == Challenge::Basic || (sent_something && known.as_ref() == Some(&challenge)))
-        {
-            // Basic without a credential, or a fresh anonymous token that was not enough.
+        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
+        let renewed = self.credential(identity, true).await?;
+        let fingerprint = |credential: &Option<Credential>| credential.as_ref().map(Credential::fingerprint);
+        let same = known.as_ref().is_some_and(|known| known.same_realm(&challenge))
+            && fingerprint(&credential) == fingerprint(&renewed);
+        let exhausted = match shown {
+            Shown::Nothing => challenge == Challenge::Basic && renewed.is_none(),
+            Shown::Token(_, _, Fetched::Before) => false,
+            Shown::Token(_, _, Fetched::Now) | Shown::Credential => same,
+        };
+        if exhausted {
             return Err(UpstreamError::Private(401));
         }
-        let (header, _) = self.answer(&challenge, &scope, credential).await?;
+        let (header, _) = self.answer(&challenge, &scope, renewed).await?;
         self.redirected(ask, header).await
     }
 
@@ -173,15 +186,17 @@ impl Upstream {
         reply.is_ok_and(|reply| !reply.status().is_server_error())
     }
 
-    /// The Authorization header, and the token's key where it is one.
+    /// The Authorization header, and what it shows.
     async fn answer(
         &self,
         challenge: &Challenge,
         scope: &str,
         credential: Option<Credential>,
-    ) -> Result<(Option<HeaderValue>, Option<TokenKey>), UpstreamError> {
+    ) -> Result<(Option<HeaderValue>, Shown), UpstreamError> {
         let Some(key) = TokenKey::new(challenge, scope, credential.as_ref()) else {
-            return Ok((credential.map(|credential| credential.basic()), None));
+            let header = credential.map(|credential| credential.basic());
+            let shown = if header.is_some() { Shown::Credential } else { Shown::Nothing };
+            return Ok((header, shown));
         };
         self.allowed(Lane::Token)?;
         let token = self.tokens.token(key.clone(), &self.client, credential).await;
@@ -189,7 +204,8 @@ impl Upstream {
             Err(error) if error.is_failure() => drop(self.breakers.failed(Lane::Token)),
             _ => self.breakers.succeeded(Lane::Token),
         }
-        Ok((Some(bearer(&token?.secret)), Some(key)))
+        let (token, fetched) = token?;
+        Ok((Some(bearer(&token.secret)), Shown::Token(key, token.serial, fetched)))
     }
 
     /// The node's credential: read once and kept, read `anew` after a 401.
@@ -217,7 +233,7 @@ impl Upstream {
         let mut digest = None;
         for _ in 0..=REDIRECTS {
             let response = self.once(ask, &url, authorization.clone()).await?;
-            digest = digest.or_else(|| told_digest(response.headers()));
+            digest = digest.or(told_digest(response.headers())?);
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(Reply { response, permit: None, digest });
             }
@@ -277,8 +293,16 @@ impl Upstream {
     }
 }
 
-fn told_digest(headers: &HeaderMap) -> Option<Digest> {
-    headers.get(DOCKER_CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
+/// What a reply says its bytes are. An algorithm that we cannot verify says nothing.
+fn told_digest(headers: &HeaderMap) -> Result<Option<Digest>, UpstreamError> {
+    let Some(value) = headers.get(DOCKER_CONTENT_DIGEST) else { return Ok(None) };
+    match value.to_str().unwrap_or_default().parse() {
+        Ok(digest) => Ok(Some(digest)),
+        Err(DigestError::Algorithm) => Ok(None),
+        Err(DigestError::Shape | DigestError::Hex) => {
+            Err(UpstreamError::Unusable("it names a malformed digest"))
+        }
+    }
 }
 
 fn next_hop(from: &Url, headers: &HeaderMap, https_only: bool) -> Result<Url, UpstreamError> {

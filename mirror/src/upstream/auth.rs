@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use challenge::{Challenge, parse};
-pub(crate) use token::{TokenKey, Tokens};
+pub(crate) use token::{Fetched, TokenKey, Tokens};
 
 /// A user name and its password, as they stood in their files when they were last read.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::interval;
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -66,14 +67,15 @@ impl Daemon {
     pub async fn end(mut self, signal: Signal, within: Duration) -> Result<ExitStatus> {
         self.signal(signal)?;
         let end = Instant::now() + within;
+        let mut looks = interval(LOOK);
         loop {
+            looks.tick().await;
             if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             if Instant::now() > end {
                 bail!("{}: still there {within:?} after {signal}\n{}", self.name, self.log());
             }
-            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -94,7 +96,9 @@ impl Daemon {
         mut look: impl AsyncFnMut(&str) -> Option<T>,
     ) -> Result<T> {
         let end = Instant::now() + within;
+        let mut looks = interval(LOOK);
         loop {
+            looks.tick().await;
             if let Some(found) = look(&self.log()).await {
                 return Ok(found);
             }
@@ -104,7 +108,6 @@ impl Daemon {
             if Instant::now() > end {
                 bail!("{}: not within {within:?}: {what}\n{}", self.name, self.log());
             }
-            tokio::time::sleep(LOOK).await;
         }
     }
 }

@@ -8,7 +8,8 @@ use super::super::index::{MemoryRows, SledRows};
 use super::*;
 
 fn key(n: u8) -> BlobKey {
-    let class = if n.is_multiple_of(3) { Class::Shared("private.test".parse().unwrap()) } else { Class::Public };
+    let class =
+        if n.is_multiple_of(3) { Class::Shared("private.test".parse().unwrap()) } else { Class::Public };
     BlobKey { class, digest: Digest::Sha256([n; 32]) }
 }
 

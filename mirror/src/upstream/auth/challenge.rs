@@ -10,6 +10,19 @@ pub(crate) enum Challenge {
     Basic,
 }
 
+impl Challenge {
+    /// Whether both ask for the same kind of rights at the same place; scopes aside.
+    pub(crate) fn same_realm(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Basic, Self::Basic) => true,
+            (Self::Bearer { realm: a, service: b, .. }, Self::Bearer { realm: c, service: d, .. }) => {
+                (a, b) == (c, d)
+            }
+            (Self::Basic, Self::Bearer { .. }) | (Self::Bearer { .. }, Self::Basic) => false,
+        }
+    }
+}
+
 /// The challenge to answer: Bearer before Basic, the first of each.
 pub(crate) fn parse(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());

@@ -2,6 +2,7 @@
 //! registrable domain, or named in `token_hosts`; a realm is never redirected.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,16 @@ pub(crate) struct TokenKey {
 #[derive(Clone)]
 pub(crate) struct Token {
     pub secret: SecretString,
+    /// Tells one token from the next of the same key.
+    pub serial: u64,
     renew: Instant,
+}
+
+/// A token fetched for this very request that is refused will not be better the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fetched {
+    Now,
+    Before,
 }
 
 /// The tokens of one upstream.
@@ -68,15 +78,15 @@ impl TokenKey {
 }
 
 impl Tokens {
-    /// A token that will do for a while, fetched now where there is none.
+    /// A token that will do for a while, fetched now where there is none; and whether it was.
     pub(crate) async fn token(
         &self,
         key: TokenKey,
         client: &Client,
         credential: Option<Credential>,
-    ) -> Result<Token, UpstreamError> {
+    ) -> Result<(Token, Fetched), UpstreamError> {
         if let Some(token) = self.kept().get(&key).filter(|token| token.renew > Instant::now()) {
-            return Ok(token.clone());
+            return Ok((token.clone(), Fetched::Before));
         }
         let (asked, client) = (key.clone(), client.clone());
         let (_, fetched) =
@@ -90,12 +100,15 @@ impl Tokens {
         if kept.len() < MOST {
             kept.insert(key, token.clone());
         }
-        Ok(token)
+        Ok((token, Fetched::Now))
     }
 
-    /// A token that the registry would not take is not offered again.
-    pub(crate) fn drop_token(&self, key: &TokenKey) {
-        self.kept().remove(key);
+    /// A token that the registry would not take is not offered again. One that came after it stays.
+    pub(crate) fn drop_token(&self, key: &TokenKey, serial: u64) {
+        let mut kept = self.kept();
+        if kept.get(key).is_some_and(|token| token.serial == serial) {
+            kept.remove(key);
+        }
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<TokenKey, Token>> {
@@ -179,7 +192,12 @@ async fn read(client: &Client, reply: http::Response<hyper::body::Incoming>) -> 
     let secret = [parsed.token, parsed.access_token].into_iter().flatten().find(given);
     let secret = secret.ok_or(UpstreamError::Unusable("its token reply holds no token"))?;
     let life = Duration::from_secs(parsed.expires_in.unwrap_or(0)).max(SHORTEST);
-    Ok(Token { secret: secret.into(), renew: Instant::now() + life.mul_f64(0.75) })
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    Ok(Token {
+        secret: secret.into(),
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+        renew: Instant::now() + life.mul_f64(0.75),
+    })
 }
 
 #[cfg(test)]
