@@ -42,14 +42,17 @@ pub(crate) fn effective(settings: &Settings, upstream: &UpstreamSettings) -> Ups
 
 pub(crate) fn limits(settings: &Settings) -> Limits {
     let registries = settings.upstreams.iter().map(|upstream| {
-        let limits =
-            RegistryLimits { ttl: upstream.ttl.map(|ttl| ttl.as_secs()), max_size: upstream.max_size };
+        let limits = RegistryLimits { ttl: upstream.ttl.map(millis), max_size: upstream.max_size };
         (upstream.registry.to_string(), limits)
     });
     Limits {
-        ttl: settings.cache.ttl.as_secs(),
+        ttl: millis(settings.cache.ttl),
         max_size: settings.cache.max_size,
         min_free: settings.cache.min_free,
         registries: registries.collect(),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -21,7 +21,7 @@ pub(crate) enum Reason {
     Corrupt,
 }
 
-/// The limits as settings have them, in bytes and seconds.
+/// The limits as settings have them, in bytes and milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
     /// Since last use; 0: never by age.
@@ -91,6 +91,8 @@ pub(crate) fn plan(now: u64, limits: &Limits, space: Space, queues: &[Queue], ag
 
 /// Sweeps until nothing more is due. Called every so often and after each commit that may have filled the disk.
 pub(crate) async fn sweep(store: &Store, pace: &Mutex<Pace>, now: u64) {
+    // What was used a moment ago must not look old.
+    store.flush_uses();
     let Some(groups) = store.usage().await else { return };
     let total = groups.iter().map(|group| group.bytes).sum();
     let mut budget = pace.lock().unwrap_or_else(PoisonError::into_inner).budget(total);

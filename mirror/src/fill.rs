@@ -42,9 +42,6 @@ pub(crate) fn start(cache: Arc<Cache>, job: Job, stream: Arc<Stream>) {
         let filled = fill(&cache, &job, &stream).await;
         if let Err(error) = filled {
             ending.cache.flights.blobs.end(&job.flight, &stream);
-            if error.is_failure() {
-                job.upstream.failed(job.target.lane());
-            }
             stream.fail(error);
         }
     });

@@ -172,7 +172,7 @@ impl Store {
     fn shortest_ttl(&self) -> Option<Duration> {
         let limits = self.limits();
         let all = limits.registries.values().filter_map(|registry| registry.ttl).chain([limits.ttl]);
-        all.filter(|&ttl| ttl > 0).min().map(Duration::from_secs)
+        all.filter(|&ttl| ttl > 0).min().map(Duration::from_millis)
     }
 
     /// Reads every blob once. Blocks.
@@ -190,6 +190,12 @@ impl Store {
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Milliseconds since 1970: the unit of last uses.
+pub(crate) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use larder_tests::chaos::Dice;
 use larder_tests::invariants::files;
 use larder_tests::node::{Process, REGISTRY, Site, installer_binary};
 use larder_tests::upstream::Upstream;
-use larder_tests::wait::until;
+use larder_tests::wait::{until, until_time};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -23,7 +24,16 @@ fn text(site: &Site) -> Option<String> {
 
 async fn installed(site: &Site, agent: &mut Process) -> String {
     let entry = format!("[host.\"http://{}\"]", agent.listening("mirror").await);
-    until("our entry is installed", async || text(site).filter(|text| text.contains(&entry))).await
+    // There is at most one installing write in half a minute.
+    let limit = Duration::from_secs(90);
+    until_time("our entry is installed", limit, async || text(site).filter(|text| text.contains(&entry)))
+        .await
+}
+
+/// Waits until a running installer has told its state.
+async fn has_looked(site: &Site) {
+    let told = site.run_dir().join("installer.json");
+    until("the installer has looked", async || told.exists().then_some(())).await;
 }
 
 async fn removed(site: &Site) {
@@ -106,7 +116,7 @@ async fn the_kill_switch_takes_the_entry_out() {
 #[tokio::test]
 async fn an_administrators_file_is_the_same_after_kills_and_uninstall() {
     let upstream = Upstream::start().await;
-    let site = Site::new().upstream(&upstream, "");
+    let site = Site::new().upstream(&upstream, "override_existing = true\n");
     let original = administrators_file(&upstream);
     fs::create_dir(site.certs_dir().join(REGISTRY)).unwrap();
     fs::write(hosts(&site), &original).unwrap();
@@ -176,6 +186,7 @@ async fn what_cannot_be_changed_safely_is_left_alone_and_told() {
                 .then_some(())
         })
         .await;
+        has_looked(&site).await;
         assert_eq!(fs::read_to_string(hosts(&site)).unwrap(), content, "{reason}");
         assert_eq!(installer.terminate().await, Some(0));
         assert_eq!(agent.terminate().await, Some(0));
@@ -244,9 +255,9 @@ async fn observing_writes_nothing_and_absent_takes_out() {
     removed(&site).await;
     assert_eq!(installer.terminate().await, Some(0));
     fs::write(site.config(), site.text().replace("absent", "observe")).unwrap();
+    fs::remove_file(site.run_dir().join("installer.json")).unwrap();
     let mut installer = site.start_installer();
-    until("the observer has looked", async || fs::read_to_string(site.run_dir().join("installer.json")).ok())
-        .await;
+    has_looked(&site).await;
     assert_eq!(installer.terminate().await, Some(0));
     assert!(files(&site.certs_dir()).is_empty());
     assert_eq!(agent.terminate().await, Some(0));

@@ -39,6 +39,10 @@ async fn one_wrong_byte_anywhere_never_makes_a_whole_body() {
             upstream.on(Kind::Blob).always(move |reply| _ = reply.corrupt(at as u64));
             let clients = join_all((0..5).map(|_| node.open(Request::blob("a", &blob.digest)))).await;
             for client in clients {
+                // A small body may be known to be wrong before its head left: then it is refused in words.
+                if size == SMALL && client.status == 503 {
+                    continue;
+                }
                 assert_eq!(client.status, 200);
                 let (length, end) = client.drain().await;
                 assert_eq!(end, End::Fin, "{size} {at}: ended by FIN, which containerd can go on from");

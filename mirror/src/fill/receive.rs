@@ -132,6 +132,7 @@ impl Receiver {
     /// Asks for the rest.
     async fn resume(&mut self, broken: UpstreamError) -> Result<(), UpstreamError> {
         self.body = None;
+        self.upstream.failed(self.ask.target.lane());
         self.resumes += 1;
         if self.resumes > RESUMES {
             return Err(broken);

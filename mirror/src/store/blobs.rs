@@ -44,7 +44,7 @@ pub(crate) struct Identity {
     inode: u64,
     pub size: u64,
     mtime: (i64, u64),
-    /// When a rebuild should think it was last used.
+    /// When a rebuild should think it was last used, in milliseconds since 1970.
     pub atime: u64,
 }
 
@@ -153,7 +153,7 @@ impl Blobs {
         let since = used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
         let times = rustix::fs::Timestamps {
-            last_access: rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 },
+            last_access: rustix::fs::Timespec { tv_sec: seconds, tv_nsec: since.subsec_nanos().into() },
             last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
         };
         let done = rustix::fs::utimensat(&self.root, key.path(), &times, AtFlags::SYMLINK_NOFOLLOW);
@@ -267,7 +267,7 @@ impl Identity {
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: (stat.st_mtime, stat.st_mtime_nsec),
-            atime: u64::try_from(stat.st_atime).unwrap_or(0),
+            atime: u64::try_from(stat.st_atime).unwrap_or(0) * 1000 + stat.st_atime_nsec / 1_000_000,
         })
     }
 

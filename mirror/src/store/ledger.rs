@@ -37,7 +37,7 @@ pub(crate) struct Group {
     pub blobs: u64,
 }
 
-/// A blob in the order of last use.
+/// A blob in the order of last use. `used` is milliseconds since 1970, as in [`Use`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Aged {
     pub key: BlobKey,
@@ -73,9 +73,6 @@ impl Totals {
         (self.bytes.load(Ordering::Relaxed), self.blobs.load(Ordering::Relaxed))
     }
 }
-
-/// Uses of a blob closer together than this are one use. Seconds.
-const USE_GRAIN: u64 = 30;
 
 impl Ledger {
     /// Takes rows over. Also tells whether they were closed in good order; if not, the caller compares with the files.
@@ -243,7 +240,7 @@ impl Ledger {
         let joined = one.registry.as_ref().is_some_and(|registry| rows::join(&mut names, registry.as_str()));
         let used = before.as_ref().map_or(one.at, |row| row.used.max(one.at));
         if let Some(row) = &before {
-            if !joined && row.size == one.size && used < row.used + USE_GRAIN {
+            if !joined && row.size == one.size && used == row.used {
                 return Ok(());
             }
             batch.push((rows::order(row.group, row.used, &id), None));

@@ -8,11 +8,11 @@ use larder_wire::name::{Registry, Repository, Tag};
 
 use super::blobs::BlobKey;
 use super::ledger::{TagRow, Use};
-use super::{Store, guard, now};
+use super::{Store, guard, now_millis};
 
 impl Store {
     pub(crate) fn note_use(&self, key: &BlobKey, registry: &Registry, size: u64) {
-        let one = Use { key: key.clone(), registry: Some(registry.clone()), size, at: now() };
+        let one = Use { key: key.clone(), registry: Some(registry.clone()), size, at: now_millis() };
         guard(&self.uses).insert(key.clone(), one);
     }
 
@@ -24,7 +24,7 @@ impl Store {
         }
         for one in &uses {
             if let Err(error) =
-                self.blobs.set_used(&one.key, SystemTime::UNIX_EPOCH + Duration::from_secs(one.at))
+                self.blobs.set_used(&one.key, SystemTime::UNIX_EPOCH + Duration::from_millis(one.at))
             {
                 self.stats.failed(&error);
             }

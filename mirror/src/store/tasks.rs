@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Store, now, recover};
+use super::{Store, now, now_millis, recover};
 use crate::evict::{self, Pace};
 
 /// A database that only pretends to work is found within so long.
@@ -79,7 +79,8 @@ async fn sweep(store: Arc<Store>, tick: Duration) {
         let (store, pace, runtime) =
             (Arc::clone(&store), Arc::clone(&pace), tokio::runtime::Handle::current());
         // Unlinking a large file takes its time: not on the threads that serve pulls.
-        let swept = tokio::task::spawn_blocking(move || runtime.block_on(evict::sweep(&store, &pace, now())));
+        let swept =
+            tokio::task::spawn_blocking(move || runtime.block_on(evict::sweep(&store, &pace, now_millis())));
         if swept.await.is_err() {
             tracing::error!("a sweep panicked; the next one tries again");
         }

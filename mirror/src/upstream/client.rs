@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Method, Request, Response, Uri, request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::auth::proxy_authorization;
 use super::guard::{Guard, GuardError, Policy};
 use crate::error::UpstreamError;
 
@@ -29,6 +30,8 @@ pub(crate) struct Client {
     http: PooledClient<HttpsConnector<Guard>, Full<Bytes>>,
     home: Arc<UpstreamUrl>,
     token_hosts: Arc<[String]>,
+    /// For a proxy that is spoken to in plain HTTP; tunnels send their own.
+    proxy_authorization: Option<http::HeaderValue>,
 }
 
 /// A `ca_file` that cannot be used.
@@ -47,6 +50,7 @@ const KEEP_IDLE: Duration = Duration::from_secs(20);
 impl Client {
     pub(crate) fn new(policy: Policy, roots: Arc<RootCertStore>, token_hosts: Vec<String>) -> Self {
         let home = Arc::new(policy.home.clone());
+        let proxy_authorization = policy.proxy.as_ref().and_then(proxy_authorization);
         let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring speaks TLS 1.2 and 1.3")
@@ -64,7 +68,7 @@ impl Client {
             .pool_idle_timeout(KEEP_IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { http, home, token_hosts: token_hosts.into() }
+        Self { http, home, token_hosts: token_hosts.into(), proxy_authorization }
     }
 
     pub(crate) fn home(&self) -> &UpstreamUrl {
@@ -77,11 +81,15 @@ impl Client {
 
     /// A request with what every request carries. No header of a client's is ever passed on but through here.
     pub(crate) fn request(&self, method: Method, uri: Uri) -> Outgoing {
-        let builder = Request::builder()
+        let through = self.proxy_authorization.as_ref().filter(|_| uri.scheme_str() == Some("http")).cloned();
+        let mut builder = Request::builder()
             .method(method)
             .uri(uri)
             .header(USER_AGENT, concat!("larder/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT_ENCODING, "identity");
+        if let Some(value) = through {
+            builder = builder.header(PROXY_AUTHORIZATION, value);
+        }
         Outgoing { builder, body: Full::default() }
     }
 

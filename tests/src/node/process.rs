@@ -148,10 +148,15 @@ impl Site {
         Process::spawn(Path::new(program), &args, self.dir.path())
     }
 
-    /// Starts the agent and waits until its mirror listens.
+    /// Starts the agent and waits until its mirror listens and has written down where.
     pub async fn start_agent(&self) -> Process {
         let mut agent = self.spawn_agent();
-        let _ = agent.listening("mirror").await;
+        let mirror = agent.listening("mirror").await.to_string();
+        until("the agent's address is written down", async || {
+            let written = fs::read_to_string(self.run_dir().join("address")).ok()?;
+            (written.trim() == mirror).then_some(())
+        })
+        .await;
         agent
     }
 

@@ -60,10 +60,8 @@ impl Model {
                 let one = Use { key: key(blob), registry: Some(registry(by)), size: size(blob), at };
                 ledger.used(&[one]).unwrap();
                 let (used, names) = self.blobs.entry(blob).or_insert((at, Vec::new()));
-                let new = rows::join(names, registry(by).as_str());
-                if new || at >= *used + USE_GRAIN {
-                    *used = at.max(*used);
-                }
+                rows::join(names, registry(by).as_str());
+                *used = at.max(*used);
             }
             Step::Adopt { blob, at } => {
                 let one = Use { key: key(blob), registry: None, size: size(blob), at: u64::from(at) };
