@@ -92,9 +92,10 @@ impl Drop for Run {
 
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        looks.tick().await;
     }
 }
 
