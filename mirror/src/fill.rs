@@ -14,7 +14,7 @@ use crate::answer::region::Region;
 use crate::cache::{Cache, FlightKey};
 use crate::error::UpstreamError;
 use crate::flight::{Head, Stream};
-use crate::store::{BlobKey, OpenBlob, Store};
+use crate::store::{BlobKey, Held, OpenBlob, Store};
 use crate::upstream::{Target, Upstream};
 use crate::verify::Hasher;
 use receive::Receiver;
@@ -39,12 +39,39 @@ pub(crate) fn start(cache: Arc<Cache>, job: Job, stream: Arc<Stream>) {
     tokio::spawn(async move {
         let ending =
             Ending { cache: Arc::clone(&cache), flight: job.flight.clone(), stream: Arc::clone(&stream) };
-        let filled = fill(&cache, &job, &stream).await;
+        let filled = match landed_already(&cache, &job) {
+            Some(blob) => {
+                show(&stream, &blob);
+                cache.flights.blobs.end(&job.flight, &stream);
+                Ok(())
+            }
+            None => fill(&cache, &job, &stream).await,
+        };
         if let Err(error) = filled {
             ending.cache.flights.blobs.end(&job.flight, &stream);
             stream.fail(error);
         }
     });
+}
+
+/// What the flight before this one brought in after its last client looked.
+fn landed_already(cache: &Cache, job: &Job) -> Option<Arc<OpenBlob>> {
+    if job.upstream.is_shared() || job.flight.manifest {
+        return None;
+    }
+    match cache.store.blob(&job.flight.key) {
+        Held::Proven(blob) => Some(blob),
+        Held::Unproven(_) | Held::Absent => None,
+    }
+}
+
+fn show(stream: &Stream, blob: &OpenBlob) {
+    stream.start(
+        Head { size: Some(blob.size), media_type: None, at: Instant::now() },
+        Some(Arc::clone(&blob.region)),
+    );
+    stream.advance(blob.size, blob.size);
+    stream.finish();
 }
 
 async fn fill(cache: &Arc<Cache>, job: &Job, stream: &Arc<Stream>) -> Result<(), UpstreamError> {

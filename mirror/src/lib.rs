@@ -100,9 +100,9 @@ impl Mirror {
         self.cache.apply(settings);
     }
 
-    /// Names this process's own listeners, which are never an upstream. The first call counts.
-    pub fn never_connect_to(&self, listeners: Vec<SocketAddr>) {
-        self.cache.own.set(listeners);
+    /// Names another listener of this process: never an upstream. The one that is served is known.
+    pub fn never_connect_to(&self, listener: SocketAddr) {
+        self.cache.own.add(listener);
     }
 
     /// Serves until `stop` is cancelled; then takes no new connections, and returns when running bodies ended or `drain`

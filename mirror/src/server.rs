@@ -35,6 +35,9 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     drain: Duration,
 ) {
+    if let Ok(address) = listener.local_addr() {
+        cache.own.add(address);
+    }
     let tracker = TaskTracker::new();
     let abort = CancellationToken::new();
     loop {

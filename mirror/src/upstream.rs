@@ -166,6 +166,9 @@ impl Upstream {
         }
         let (upstream, probe) = (Arc::clone(self), ask.clone());
         let (_, proof) = self.proofs.join(ask.repository.clone(), || async move {
+            if upstream.public.recall(&probe.repository).is_some() {
+                return Ok(());
+            }
             let proven = upstream.stat(&probe, Identity::Anonymous).await.map(drop);
             match &proven {
                 Ok(()) => upstream.public.remember(probe.repository, 200),

@@ -36,6 +36,10 @@ pub(super) async fn begin(loaded: &Loaded) -> Result<Begun, Failure> {
     let instance = run_dir::random_hex::<16>().map_err(randomness)?;
     let node = config::node_name(&settings.report);
     let mirror = Mirror::open(settings, &node, key.clone().into_bytes()).await?;
+    let others = [Some(&listeners.admin), listeners.metrics.as_ref()];
+    for address in others.into_iter().flatten().filter_map(|listener| listener.local_addr().ok()) {
+        mirror.never_connect_to(address);
+    }
     run_dir::prepare(&settings.run_dir, &key, address)
         .map_err(|source| Failure::RunDir { path: settings.run_dir.clone(), source })?;
     if let (Some(text), None) = (&loaded.text, &loaded.instead_of)

@@ -64,8 +64,16 @@ pub(super) async fn find(
     upstream.known_private(&pull.repository)?;
     let flight = FlightKey::of(upstream, &pull.repository, digest);
     let (role, landed) = cache.flights.manifests.join(flight, || {
-        let reference = Reference::Digest(digest);
-        fetch(Arc::clone(cache), Arc::clone(upstream), pull.repository.clone(), reference)
+        let (cache, upstream, repository) =
+            (Arc::clone(cache), Arc::clone(upstream), pull.repository.clone());
+        async move {
+            // The flight before this one may have landed since we looked.
+            let landed = cache.store.manifest_in_memory(&key).filter(|_| !upstream.is_shared());
+            match landed {
+                Some(manifest) => Ok(manifest),
+                None => fetch(cache, upstream, repository, Reference::Digest(digest)).await,
+            }
+        }
     });
     let source = if role == Role::Leader { Source::Upstream } else { Source::Follow };
     let answered = async { landed.value().await.unwrap_or(Err(UpstreamError::Abandoned)) };

@@ -81,6 +81,12 @@ async fn check(
     tag: Tag,
 ) -> Result<TagRow, UpstreamError> {
     let registry = &upstream.settings.registry;
+    // The check before this one may have ended since we looked.
+    if let Some(row) = cache.store.tag(registry, &repository, &tag).await
+        && standing(row.checked, now(), cache.tag_life(&upstream)) == Standing::Fresh
+    {
+        return Ok(row);
+    }
     let reference = Reference::Tag(tag.clone());
     let headed = upstream.ask(&Ask::head(&repository, Target::Manifest(reference.clone()))).await;
     let row = match headed {

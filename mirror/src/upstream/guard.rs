@@ -4,7 +4,7 @@
 mod dial;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -35,7 +35,7 @@ pub(crate) enum GuardError {
 
 /// The addresses this process listens on: never an upstream.
 #[derive(Clone, Default)]
-pub(crate) struct OwnListeners(Arc<OnceLock<Vec<SocketAddr>>>);
+pub(crate) struct OwnListeners(Arc<RwLock<Vec<SocketAddr>>>);
 
 /// What one upstream's connections may reach.
 pub(crate) struct Policy {
@@ -55,16 +55,15 @@ pub(super) enum Peer {
 }
 
 impl OwnListeners {
-    pub(crate) fn set(&self, addresses: Vec<SocketAddr>) {
-        // Listeners are bound once, so the first word stands.
-        let _ = self.0.set(addresses);
+    pub(crate) fn add(&self, address: SocketAddr) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(address);
     }
 
     fn contains(&self, address: SocketAddr) -> bool {
         let same = |own: &SocketAddr| {
             own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
         };
-        self.0.get().is_some_and(|own| own.iter().any(same))
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(same)
     }
 }
 
@@ -214,7 +213,7 @@ mod tests {
     #[test]
     fn our_own_listeners_are_no_upstream() {
         let policy = policy("127.0.0.1:19500", &[]);
-        policy.own.set(vec!["127.0.0.1:443".parse().unwrap()]);
+        policy.own.add("127.0.0.1:443".parse().unwrap());
         assert!(!judge(&policy, "127.0.0.1", Peer::Home));
         assert!(judge(&policy, "127.0.0.2", Peer::Home));
     }

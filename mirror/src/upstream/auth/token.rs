@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -45,9 +45,11 @@ pub(crate) enum Fetched {
 /// The tokens of one upstream.
 #[derive(Default)]
 pub(crate) struct Tokens {
-    kept: Mutex<HashMap<TokenKey, Token>>,
+    kept: Arc<Mutex<Kept>>,
     flights: Once<TokenKey, Result<Token, UpstreamError>>,
 }
+
+type Kept = HashMap<TokenKey, Token>;
 
 /// Enough for every repository a node pulls from in an hour; beyond it the oldest lives shortest.
 const MOST: usize = 1024;
@@ -85,34 +87,44 @@ impl Tokens {
         client: &Client,
         credential: Option<Credential>,
     ) -> Result<(Token, Fetched), UpstreamError> {
-        if let Some(token) = self.kept().get(&key).filter(|token| token.renew > Instant::now()) {
+        if let Some(token) = lock(&self.kept).get(&key).filter(|token| token.renew > Instant::now()) {
             return Ok((token.clone(), Fetched::Before));
         }
-        let (asked, client) = (key.clone(), client.clone());
-        let (_, fetched) =
-            self.flights.join(key.clone(), || async move { fetch(&client, &asked, credential).await });
+        let (asked, client, kept) = (key.clone(), client.clone(), Arc::clone(&self.kept));
+        let (_, fetched) = self.flights.join(key, || async move {
+            // The fetch before this one may have landed since we looked.
+            if let Some(token) = lock(&kept).get(&asked).filter(|token| token.renew > Instant::now()) {
+                return Ok(token.clone());
+            }
+            let token = fetch(&client, &asked, credential).await?;
+            keep(&mut lock(&kept), asked, &token);
+            Ok(token)
+        });
         let token = fetched.value().await.unwrap_or(Err(UpstreamError::Abandoned))?;
-        let mut kept = self.kept();
-        if kept.len() >= MOST {
-            let now = Instant::now();
-            kept.retain(|_, token| token.renew > now);
-        }
-        if kept.len() < MOST {
-            kept.insert(key, token.clone());
-        }
         Ok((token, Fetched::Now))
     }
 
     /// A token that the registry would not take is not offered again. One that came after it stays.
     pub(crate) fn drop_token(&self, key: &TokenKey, serial: u64) {
-        let mut kept = self.kept();
+        let mut kept = lock(&self.kept);
         if kept.get(key).is_some_and(|token| token.serial == serial) {
             kept.remove(key);
         }
     }
+}
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<TokenKey, Token>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps a token, in the place of ended ones where there are too many.
+fn keep(kept: &mut Kept, key: TokenKey, token: &Token) {
+    if kept.len() >= MOST {
+        let now = Instant::now();
+        kept.retain(|_, token| token.renew > now);
+    }
+    if kept.len() < MOST {
+        kept.insert(key, token.clone());
     }
 }
 
