@@ -2,7 +2,6 @@
 //! kernel can send it. Raw upstream bytes, never encoded. Must not look anything up.
 
 pub(crate) mod body;
-pub(crate) mod region;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

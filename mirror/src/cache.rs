@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use larder_wire::digest::Digest;
 use larder_wire::name::{Registry, Repository};
@@ -266,6 +265,3 @@ fn trust(files: &[PathBuf]) -> Arc<RootCertStore> {
     }
     Arc::new(roots)
 }
-
-/// How long a digest is answered 404 after wrong bytes came for it.
-pub(crate) const BAN: Duration = Duration::from_secs(30);

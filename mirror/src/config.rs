@@ -24,8 +24,8 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            idle: crate::fill::IDLE,
-            ban: crate::cache::BAN,
+            idle: Duration::from_secs(30),
+            ban: Duration::from_secs(30),
             rate_window: Duration::from_secs(60),
             header_time: Duration::from_secs(10),
             tick: Duration::from_secs(5),

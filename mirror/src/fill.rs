@@ -5,16 +5,15 @@ mod receive;
 mod sink;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_wire::name::Repository;
 use tokio::time::Instant;
 
-use crate::answer::region::Region;
 use crate::cache::{Cache, FlightKey};
 use crate::error::UpstreamError;
 use crate::flight::{Head, Stream};
-use crate::store::{BlobKey, Held, OpenBlob, Store};
+use crate::region::Region;
+use crate::store::{BlobKey, Held, OpenBlob};
 use crate::upstream::{Target, Upstream};
 use crate::verify::Hasher;
 use receive::Receiver;
@@ -30,9 +29,6 @@ pub(crate) struct Job {
 
 /// Files up to here are hashed before anything is said; larger ones while they are sent.
 pub(crate) const HASHED_FIRST: u64 = crate::flight::SMALL_BODY;
-
-/// What a fill reads from a file at a time.
-const PIECE: usize = 1 << 20;
 
 /// Starts the fill of a stream. However it ends, its followers are told.
 pub(crate) fn start(cache: Arc<Cache>, job: Job, stream: Arc<Stream>) {
@@ -158,42 +154,10 @@ pub(crate) fn start_hashing(cache: Arc<Cache>, key: BlobKey, blob: Arc<OpenBlob>
     let head = Head { size: Some(blob.size), media_type: None, at: Instant::now() };
     stream.start(head, Some(Arc::clone(&blob.region)));
     tokio::task::spawn_blocking(move || {
-        let right = hash_with(&cache.store, &key, &blob, |hashed| stream.advance(hashed, hashed));
+        let right = cache.store.hash(&key, &blob, |hashed| stream.advance(hashed, hashed));
         cache.flights.hashing.end(&key, &stream);
         if right { stream.finish() } else { stream.fail(UpstreamError::Banned) }
     });
-}
-
-/// Whether a stored file is what its name says; if not, it is put away. Blocks.
-pub(crate) fn hash_file(store: &Store, key: &BlobKey, blob: &OpenBlob) -> bool {
-    hash_with(store, key, blob, |_| {})
-}
-
-fn hash_with(store: &Store, key: &BlobKey, blob: &OpenBlob, mut progress: impl FnMut(u64)) -> bool {
-    let mut hasher = Hasher::new(key.digest.algorithm());
-    let mut buffer = vec![0; PIECE.min(usize::try_from(blob.size).unwrap_or(PIECE))];
-    let mut at = 0;
-    while at < blob.size {
-        let length = buffer.len().min(usize::try_from(blob.size - at).unwrap_or(usize::MAX));
-        if let Err(error) = blob.region.read_at(&mut buffer[..length], at) {
-            store.stats.failed(&error);
-            break;
-        }
-        hasher.update(&buffer[..length]);
-        at += length as u64;
-        progress(at);
-    }
-    match hasher.verify(&key.digest) {
-        Ok(proof) => {
-            store.prove(key, blob, &proof);
-            true
-        }
-        Err(found) => {
-            tracing::error!(digest = %key.digest, %found, "a stored file is not what its name says and is put away");
-            store.quarantine(key);
-            false
-        }
-    }
 }
 
 /// Ends a stream whose task ended without saying so.
@@ -209,6 +173,3 @@ impl Drop for Ending {
         self.stream.give_up();
     }
 }
-
-/// How long an upstream's body may stand still.
-pub(crate) const IDLE: Duration = Duration::from_secs(30);

@@ -4,22 +4,26 @@
 //! A request comes in through `server`, is read by `request`, judged by `lookup`, joined with others by `flight`, fetched
 //! by `upstream` and `fill`, kept by `store`, answered by `answer` or refused by `refuse`. `evict` takes out what is old.
 
+mod server;
+mod request;
+mod pull;
+mod lookup;
+mod flight;
+mod fill;
+mod upstream;
+mod document;
+mod verify;
+mod store;
+mod evict;
 mod answer;
+mod region;
+mod refuse;
+mod stats;
 mod cache;
+mod tasks;
+mod gauges;
 mod config;
 mod error;
-mod evict;
-mod fill;
-mod flight;
-mod lookup;
-mod pull;
-mod refuse;
-mod request;
-mod server;
-mod stats;
-mod store;
-mod upstream;
-mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +41,8 @@ use tokio_util::task::TaskTracker;
 
 use cache::Cache;
 use evict::Reason;
-use stats::{Gauges, Stats};
+use gauges::Gauges;
+use stats::Stats;
 use store::{BlobKey, Class, Store};
 
 pub use config::Tuning;
@@ -89,7 +94,7 @@ impl Mirror {
             |error| OpenError::Io { path: settings.data_dir.clone(), source: std::io::Error::other(error) };
         let store = Arc::new(opening.map_err(failed)??);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        store::start_tasks(&store, tuning.tick, &stop, &tasks);
+        tasks::start(&store, tuning.tick, &stop, &tasks);
         let cache = Cache::new(store, stats, settings, node, instance_key, tuning);
         cache.store.keep_shared(cache.upstreams().shared());
         Ok(Self { cache, most_connections: settings.listen.max_connections, stop, tasks })

@@ -22,7 +22,7 @@ use crate::request::{PullRequest, Thing, What};
 use crate::stats::Source;
 use deadline::Deadline;
 
-pub(crate) use manifest::{fetch as fetch_manifest, links_of as manifest_links};
+use manifest::fetch as fetch_manifest;
 
 /// Answers one request, whatever it is: there is no request without an answer, a count and a log line.
 pub(crate) async fn pull(cache: &Arc<Cache>, request: Request<Incoming>) -> Response<Body> {

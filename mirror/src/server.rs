@@ -17,10 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::pull::pull;
+use crate::region::Regions;
 use larder_wire::oci::{Code, ErrorBody};
 use socket::Socket;
-
-pub(crate) use socket::Regions;
 
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 << 10;

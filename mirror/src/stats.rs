@@ -2,7 +2,6 @@
 //! atomic additions. Label values are registries and fixed words, never a repository, tag or digest.
 
 mod account;
-mod gauges;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +18,6 @@ use rustix::io::Errno;
 use crate::evict::Reason;
 
 pub(crate) use account::{Account, Entry, chain};
-pub(crate) use gauges::Gauges;
 
 /// What was asked for; the metrics' `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

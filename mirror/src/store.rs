@@ -2,6 +2,7 @@
 //! is its file name; the index only helps. No failure here may fail a pull: it becomes a miss and a count.
 
 mod blobs;
+mod hash;
 mod index;
 mod keep;
 mod keeper;
@@ -12,7 +13,6 @@ mod memory;
 mod notes;
 mod recover;
 mod space;
-mod tasks;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,11 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use larder_wire::name::Registry;
 use lru::LruCache;
 
-use crate::answer::region::Region;
 use crate::evict::{Limits, Queue};
+use crate::region::Region;
 use crate::stats::StoreStats;
 use blobs::{Blobs, Identity};
 use keeper::Keeper;
@@ -37,7 +36,6 @@ pub(crate) use ledger::{Aged, Group, TagRow};
 pub use lock::OpenError;
 pub(crate) use memory::Manifest;
 pub(crate) use space::Space;
-pub(crate) use tasks::start as start_tasks;
 
 pub(crate) struct Store {
     data_dir: PathBuf,
@@ -162,23 +160,35 @@ impl Store {
         self.keeper.totals()
     }
 
-    /// Deletes the shared trees of all other registries, in a thread of its own.
-    pub(crate) fn keep_shared(self: &Arc<Self>, registries: Vec<Registry>) {
-        let store = Arc::clone(self);
-        std::thread::spawn(move || recover::drop_unshared(&store, &registries));
-    }
-
     /// The shortest time after which anything goes by age.
-    fn shortest_ttl(&self) -> Option<Duration> {
+    pub(crate) fn shortest_ttl(&self) -> Option<Duration> {
         let limits = self.limits();
         let all = limits.registries.values().filter_map(|registry| registry.ttl).chain([limits.ttl]);
         all.filter(|&ttl| ttl > 0).min().map(Duration::from_millis)
     }
 
-    /// Reads every blob once. Blocks.
-    #[cfg(test)]
-    fn scrub(&self) -> std::io::Result<()> {
-        recover::scrub(self, &mut |_| true)
+    /// Whether the index is known to have failed, after looking.
+    pub(crate) fn index_failed(&self) -> bool {
+        self.keeper.look()
+    }
+
+    pub(crate) fn renew_index(&self) {
+        self.keeper.renew();
+    }
+
+    /// Lets the index prove that it still works.
+    pub(crate) fn probe_index(&self) {
+        self.keeper.tell(|ledger| ledger.probe(now()));
+    }
+
+    /// Whether the index must be compared with the files; asking takes the question away.
+    pub(crate) fn index_is_unsure(&self) -> bool {
+        self.keeper.take_unsure()
+    }
+
+    /// Waits until a commit may have filled the disk.
+    pub(crate) async fn crowded(&self) {
+        self.crowded.notified().await;
     }
 
     pub(crate) async fn close(&self) {

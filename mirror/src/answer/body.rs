@@ -12,9 +12,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::region::Region;
 use crate::flight::Follower;
-use crate::server::Regions;
+use crate::region::{Region, Regions};
 use crate::stats::Account;
 
 /// Why a body ended short. The client learns only that it did.

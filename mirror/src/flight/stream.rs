@@ -11,8 +11,8 @@ use tokio::time::{Duration, Instant};
 
 use super::relay::Relay;
 use super::{Follower, Role, lock};
-use crate::answer::region::Region;
 use crate::error::UpstreamError;
+use crate::region::Region;
 
 /// What upstream's head said.
 #[derive(Clone, Debug)]

@@ -85,7 +85,7 @@ async fn stored(
 /// Hashes a small file before anything is said. `None` when it is not what its name says: then it is gone.
 async fn hash_first(cache: &Arc<Cache>, key: &BlobKey, blob: Arc<OpenBlob>) -> Option<Arc<OpenBlob>> {
     let (store, key, hashed) = (Arc::clone(&cache.store), key.clone(), Arc::clone(&blob));
-    let right = tokio::task::spawn_blocking(move || fill::hash_file(&store, &key, &hashed)).await;
+    let right = tokio::task::spawn_blocking(move || store.hash(&key, &hashed, |_| {})).await;
     right.unwrap_or(false).then_some(blob)
 }
 

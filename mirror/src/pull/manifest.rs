@@ -7,12 +7,12 @@ use http_body_util::BodyExt;
 use larder_wire::digest::Digest;
 use larder_wire::name::Repository;
 use larder_wire::route::Reference;
-use serde::Deserialize;
 
 use super::deadline::Deadline;
 use super::tag::Resolved;
 use crate::answer::{Content, Found};
 use crate::cache::{Cache, FlightKey};
+use crate::document::Document;
 use crate::error::{PullError, RequestError, UpstreamError};
 use crate::fill::{self, Job};
 use crate::flight::Role;
@@ -103,7 +103,7 @@ pub(crate) async fn fetch(
     let media_type = reply.media_type();
     let told = reply.digest;
     let bytes = whole(&cache, &upstream, reply).await?;
-    let links = Links::read(&bytes, media_type)?;
+    let document = Document::read(&bytes, media_type)?;
     let expected = match &reference {
         Reference::Digest(digest) => Some(*digest),
         Reference::Tag(_) => told,
@@ -115,9 +115,9 @@ pub(crate) async fn fetch(
         None => Verified::name(&bytes),
     };
     let key = BlobKey { class: upstream.class.clone(), digest: *proof.digest() };
-    let manifest = Arc::new(Manifest::new(proof, links.media_type, bytes.into()));
+    let manifest = Arc::new(Manifest::new(proof, document.media_type, bytes.into()));
     if upstream.is_shared() {
-        let digests = links.digests.into_iter().chain([key.digest]).collect();
+        let digests = document.digests.into_iter().chain([key.digest]).collect();
         cache.store.link(&upstream.settings.registry, &repository, digests);
     }
     cache.store.remember(&key, &manifest);
@@ -128,12 +128,6 @@ pub(crate) async fn fetch(
     };
     tokio::task::spawn_blocking(keep);
     Ok(manifest)
-}
-
-/// Types that cannot be verified by hashing what was sent: a schema 1 digest leaves the signatures out.
-pub(super) fn check_type(media_type: &str) -> Result<(), UpstreamError> {
-    let schema1 = media_type.starts_with("application/vnd.docker.distribution.manifest.v1");
-    if schema1 { Err(UpstreamError::UnsupportedType(media_type.to_owned())) } else { Ok(()) }
 }
 
 fn accepted(request: &PullRequest, media_type: &str) -> Result<(), RequestError> {
@@ -186,109 +180,5 @@ async fn whole(cache: &Cache, upstream: &Upstream, reply: Reply) -> Result<Vec<u
             }
             bytes.extend_from_slice(data);
         }
-    }
-}
-
-/// What a manifest says of itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Links {
-    media_type: String,
-    digests: Vec<Digest>,
-}
-
-#[derive(Deserialize)]
-struct Document {
-    #[serde(rename = "mediaType")]
-    media_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    blobs: Option<Vec<Descriptor>>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-}
-
-impl Links {
-    /// Reads the type (the header's, which a `mediaType` in the document must not contradict) and the links. A document
-    /// that is no JSON of this shape is opaque: it is kept under its digest and links to nothing.
-    fn read(bytes: &[u8], header: Option<String>) -> Result<Self, UpstreamError> {
-        let document: Option<Document> = serde_json::from_slice(bytes).ok();
-        let inner = document.as_ref().and_then(|document| document.media_type.clone());
-        let plain = |media_type: &String| {
-            matches!(media_type.as_str(), "" | "text/plain" | "application/octet-stream" | "application/json")
-        };
-        let media_type = match (header.filter(|header| !plain(header)), inner) {
-            (Some(header), Some(inner)) if header != inner.to_ascii_lowercase() => {
-                return Err(UpstreamError::Unusable("its Content-Type is not the manifest's mediaType"));
-            }
-            (Some(header), _) => header,
-            (None, Some(inner)) => inner,
-            (None, None) => {
-                return Err(UpstreamError::Unusable("it does not say what kind of manifest it sent"));
-            }
-        };
-        check_type(&media_type)?;
-        let Some(document) = document else { return Ok(Self { media_type, digests: Vec::new() }) };
-        if document.layers.is_some() && document.manifests.is_some() {
-            return Err(UpstreamError::UnsupportedType(
-                "of a document that is index and manifest at once".to_owned(),
-            ));
-        }
-        let lists =
-            [document.config.map(|config| vec![config]), document.layers, document.manifests, document.blobs];
-        let descriptors = lists.into_iter().flatten().flatten();
-        Ok(Self { media_type, digests: descriptors.filter_map(|one| one.digest.parse().ok()).collect() })
-    }
-}
-
-/// What a shared manifest's file links to, for a rebuild.
-pub(crate) fn links_of(bytes: &[u8], media_type: &str) -> Vec<Digest> {
-    Links::read(bytes, Some(media_type.to_owned())).map(|links| links.digests).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
-
-    fn read(text: &str, header: &str) -> Result<Links, UpstreamError> {
-        Links::read(text.as_bytes(), (!header.is_empty()).then(|| header.to_owned()))
-    }
-
-    #[test]
-    fn links_are_config_layers_and_children() {
-        let digest = |letter: &str| format!("sha256:{}", letter.repeat(64));
-        let text = format!(
-            r#"{{"mediaType":"{OCI}","config":{{"digest":"{}"}},"layers":[{{"digest":"{}"}},{{"digest":"md5:x"}}]}}"#,
-            digest("a"),
-            digest("b")
-        );
-        let links = read(&text, OCI).unwrap();
-        assert_eq!(links.media_type, OCI);
-        assert_eq!(
-            links.digests.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [digest("a"), digest("b")]
-        );
-        let index = format!(r#"{{"manifests":[{{"digest":"{}"}}]}}"#, digest("c"));
-        assert_eq!(read(&index, "a/b").unwrap().digests.len(), 1);
-    }
-
-    #[test]
-    fn a_type_is_never_guessed() {
-        assert_eq!(read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "text/plain").unwrap().media_type, OCI);
-        assert_eq!(read("no json", "x/opaque").unwrap().media_type, "x/opaque");
-        assert!(matches!(
-            read(&format!(r#"{{"mediaType":"{OCI}"}}"#), "a/b"),
-            Err(UpstreamError::Unusable(_))
-        ));
-        assert!(matches!(read("{}", ""), Err(UpstreamError::Unusable(_))));
-        let both = r#"{"layers":[],"manifests":[]}"#;
-        assert!(matches!(read(both, OCI), Err(UpstreamError::UnsupportedType(_))));
-        let schema1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-        assert!(matches!(read("{}", schema1), Err(UpstreamError::UnsupportedType(_))));
     }
 }

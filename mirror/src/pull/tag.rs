@@ -10,6 +10,7 @@ use larder_wire::route::Reference;
 
 use super::deadline::Deadline;
 use crate::cache::Cache;
+use crate::document::check_type;
 use crate::error::{PullError, UpstreamError};
 use crate::flight::Role;
 use crate::lookup::{Standing, standing};
@@ -117,7 +118,7 @@ async fn check(
             }
         }
     };
-    super::manifest::check_type(&row.media_type)?;
+    check_type(&row.media_type)?;
     cache.store.set_tag(registry, &repository, &tag, Some(row.clone()));
     if upstream.is_shared() {
         cache.store.link(registry, &repository, vec![row.digest]);

@@ -6,7 +6,7 @@ mod rate;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,13 +16,8 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::answer::region::Region;
+use crate::region::{Region, Regions};
 use rate::Rate;
-
-/// The mappings that a connection's bodies are made of. A buffer that hyper still holds keeps its region alive, so the
-/// address in it can never have come to mean another file.
-#[derive(Default)]
-pub(crate) struct Regions(Mutex<Vec<Weak<Region>>>);
 
 pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
@@ -36,24 +31,6 @@ pub(super) struct Socket {
 const CALL: usize = 2 << 20;
 /// ...and after so much other tasks get their turn.
 const BURST: usize = 4 << 20;
-
-impl Regions {
-    pub(crate) fn add(&self, region: &Arc<Region>) {
-        let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        regions.retain(|one| one.strong_count() > 0);
-        if !regions.iter().any(|one| std::ptr::eq(one.as_ptr(), Arc::as_ptr(region))) {
-            regions.push(Arc::downgrade(region));
-        }
-    }
-
-    fn find(&self, slice: &[u8]) -> Option<(Arc<Region>, u64)> {
-        let regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        regions.iter().filter_map(Weak::upgrade).find_map(|region| {
-            let offset = region.offset_of(slice)?;
-            Some((region, offset))
-        })
-    }
-}
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, regions: Arc<Regions>, rate: u64, window: Duration) -> Self {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::blobs::{BlobKey, Meta};
 use super::{Held, Manifest, OpenBlob, Store, guard};
-use crate::answer::region::Region;
 use crate::evict::Reason;
+use crate::region::Region;
 use crate::verify::Verified;
 
 impl Store {

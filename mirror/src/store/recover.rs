@@ -2,42 +2,59 @@
 //! not wait for it. Also the slow scrub, and the removal of shared trees that are shared no longer. Must not delete a blob
 //! that may be right.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_wire::name::Registry;
 
 use super::blobs::{BlobKey, Class, Found, Identity};
 use super::ledger::Use;
 use super::{Held, Store};
-use crate::fill;
-use crate::pull::manifest_links;
+use crate::document::Document;
 
 const BATCH: usize = 256;
-/// What a scrub reads a second.
-const SCRUB_RATE: u64 = 8 << 20;
-
-/// Compares the index with the files, and adds what it lacks. Blocks; for a thread of its own.
-pub(super) fn reconcile(store: &Arc<Store>, runtime: &tokio::runtime::Handle) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut found = 0_u64;
-    let walked = store.blobs.walk(&mut |Found { key, identity }| {
-        found += 1;
-        relink(store, &key);
-        let registry = match &key.class {
-            Class::Public => None,
-            Class::Shared(registry) => Some(registry.clone()),
-        };
-        batch.push(Use { key, registry, size: identity.size, at: identity.atime });
-        batch.len() < BATCH || adopt(store, runtime, &mut batch)
-    });
-    match walked {
-        Ok(()) => {
-            adopt(store, runtime, &mut batch);
-            tracing::info!(blobs = found, "the index was compared with the files");
+impl Store {
+    /// Compares the index with the files, and adds what it lacks. Blocks; for a thread of its own.
+    pub(crate) fn reconcile(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut found = 0_u64;
+        let walked = self.blobs.walk(&mut |Found { key, identity }| {
+            found += 1;
+            relink(self, &key);
+            let registry = match &key.class {
+                Class::Public => None,
+                Class::Shared(registry) => Some(registry.clone()),
+            };
+            batch.push(Use { key, registry, size: identity.size, at: identity.atime });
+            batch.len() < BATCH || adopt(self, runtime, &mut batch)
+        });
+        match walked {
+            Ok(()) => {
+                adopt(self, runtime, &mut batch);
+                tracing::info!(blobs = found, "the index was compared with the files");
+            }
+            Err(error) => self.stats.failed(&error),
         }
-        Err(error) => store.stats.failed(&error),
+    }
+
+    /// Reads every blob once and puts away what is not what its name says. Blocks; `pause` is called with the bytes read
+    /// after each blob and answers whether to go on.
+    pub(crate) fn scrub(&self, pause: &mut dyn FnMut(u64) -> bool) {
+        let walked = self.blobs.walk(&mut |Found { key, identity }| {
+            if let Held::Proven(blob) | Held::Unproven(blob) = self.blob(&key) {
+                self.hash(&key, &blob, |_| {});
+                forget_pages(&blob.region, identity);
+            }
+            pause(identity.size)
+        });
+        if let Err(error) = walked {
+            self.stats.failed(&error);
+        }
+    }
+
+    /// Deletes the shared trees of all other registries, in a thread of its own.
+    pub(crate) fn keep_shared(self: &Arc<Self>, registries: Vec<Registry>) {
+        let store = Arc::clone(self);
+        std::thread::spawn(move || drop_unshared(&store, &registries));
     }
 }
 
@@ -52,8 +69,8 @@ fn relink(store: &Store, key: &BlobKey) {
     let Class::Shared(registry) = &key.class else { return };
     let Ok(Some(meta)) = store.blobs.meta(key) else { return };
     let Some(manifest) = store.manifest(key) else { return };
-    let digests: Vec<_> =
-        manifest_links(&manifest.bytes, &meta.media_type).into_iter().chain([key.digest]).collect();
+    let links = Document::read(&manifest.bytes, Some(meta.media_type)).map(|document| document.digests);
+    let digests: Vec<_> = links.unwrap_or_default().into_iter().chain([key.digest]).collect();
     for name in &meta.repositories {
         let repository = name.strip_prefix(&format!("{registry}/")).and_then(|name| name.parse().ok());
         if let Some(repository) = repository {
@@ -63,7 +80,7 @@ fn relink(store: &Store, key: &BlobKey) {
 }
 
 /// Deletes the shared trees of registries that are not in the list.
-pub(super) fn drop_unshared(store: &Store, shared: &[Registry]) {
+fn drop_unshared(store: &Store, shared: &[Registry]) {
     let trees = store.blobs.shared_registries().unwrap_or_default();
     for name in trees.into_iter().filter(|name| !shared.iter().any(|one| one.as_str() == name)) {
         match store.blobs.remove_shared(&name) {
@@ -73,25 +90,8 @@ pub(super) fn drop_unshared(store: &Store, shared: &[Registry]) {
     }
 }
 
-/// Reads every blob once and puts away what is not what its name says. Blocks; `pause` is called with the bytes read
-/// after each blob and answers whether to go on.
-pub(super) fn scrub(store: &Store, pause: &mut dyn FnMut(u64) -> bool) -> io::Result<()> {
-    store.blobs.walk(&mut |Found { key, identity }| {
-        if let Held::Proven(blob) | Held::Unproven(blob) = store.blob(&key) {
-            fill::hash_file(store, &key, &blob);
-            forget_pages(&blob.region, identity);
-        }
-        pause(identity.size)
-    })
-}
-
 /// A scrub must not push what pods need out of the page cache.
-fn forget_pages(region: &crate::answer::region::Region, identity: Identity) {
+fn forget_pages(region: &crate::region::Region, identity: Identity) {
     let length = std::num::NonZeroU64::new(identity.size);
     let _ = rustix::fs::fadvise(region.file(), 0, length, rustix::fs::Advice::DontNeed);
-}
-
-/// How long to wait after reading so many bytes.
-pub(super) fn scrub_pause(bytes: u64) -> Duration {
-    Duration::from_millis(10) + Duration::from_millis(bytes.saturating_mul(1000) / SCRUB_RATE)
 }

@@ -1,4 +1,4 @@
-//! What the store does by itself: looking at the disk and the index, writing uses down, sweeping, scrubbing. Each task ends
+//! What the cache does by itself: looking at the disk and the index, writing uses down, sweeping, scrubbing. Each task ends
 //! when the store is closed. Must not be needed by a pull.
 
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Store, now, now_millis, recover};
 use crate::evict::{self, Pace};
+use crate::store::{Store, now, now_millis};
 
 /// A database that only pretends to work is found within so long.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -17,6 +17,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(60);
 const SCRUB_AFTER: Duration = Duration::from_secs(600);
+/// What a scrub reads a second.
+const SCRUB_RATE: u64 = 8 << 20;
 const SCRUB_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Starts all of them.
@@ -30,6 +32,11 @@ pub(crate) fn start(store: &Arc<Store>, tick: Duration, stop: &CancellationToken
     tracker.spawn(until(Box::pin(watch(Arc::clone(store), tick)) as Task));
     tracker.spawn(until(Box::pin(sweep(Arc::clone(store), tick))));
     tracker.spawn(until(Box::pin(scrub(Arc::clone(store), stop.clone()))));
+}
+
+/// How long a scrub waits after reading so many bytes.
+fn scrub_pause(bytes: u64) -> Duration {
+    Duration::from_millis(10) + Duration::from_millis(bytes.saturating_mul(1000) / SCRUB_RATE)
 }
 
 type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -47,17 +54,17 @@ async fn watch(store: Arc<Store>, tick: Duration) {
             looking.flush_uses();
         })
         .await;
-        if store.keeper.look() && renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
+        if store.index_failed() && renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
             renewed = Some(Instant::now());
-            store.keeper.renew();
+            store.renew_index();
         }
         if probed.elapsed() >= PROBE_EVERY {
             probed = Instant::now();
-            store.keeper.tell(|ledger| ledger.probe(now()));
+            store.probe_index();
         }
-        if store.keeper.take_unsure() {
+        if store.index_is_unsure() {
             let (store, runtime) = (Arc::clone(&store), tokio::runtime::Handle::current());
-            tokio::task::spawn_blocking(move || recover::reconcile(&store, &runtime));
+            tokio::task::spawn_blocking(move || store.reconcile(&runtime));
         }
     }
 }
@@ -71,7 +78,7 @@ async fn sweep(store: Arc<Store>, tick: Duration) {
             store.shortest_ttl().map_or(SWEEP_AT_LEAST, |ttl| (ttl / 4).clamp(tick / 5, SWEEP_AT_LEAST));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = store.crowded.notified() => {}
+            () = store.crowded() => {}
         }
         pace.lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -93,13 +100,10 @@ async fn scrub(store: Arc<Store>, stop: CancellationToken) {
     loop {
         let (store, stop) = (Arc::clone(&store), stop.clone());
         let scrubbing = tokio::task::spawn_blocking(move || {
-            let done = recover::scrub(&store, &mut |bytes| {
-                std::thread::sleep(recover::scrub_pause(bytes));
+            store.scrub(&mut |bytes| {
+                std::thread::sleep(scrub_pause(bytes));
                 !stop.is_cancelled()
             });
-            if let Err(error) = done {
-                store.stats.failed(&error);
-            }
         });
         let _ = scrubbing.await;
         tokio::time::sleep(SCRUB_EVERY).await;

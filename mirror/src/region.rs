@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -62,6 +62,30 @@ impl Region {
     /// Reads bytes the ordinary way.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+}
+
+/// The mappings that a connection's bodies are made of. A buffer that hyper still holds keeps its region alive, so the
+/// address in it can never have come to mean another file.
+#[derive(Default)]
+pub(crate) struct Regions(Mutex<Vec<Weak<Region>>>);
+
+impl Regions {
+    pub(crate) fn add(&self, region: &Arc<Region>) {
+        let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.retain(|one| one.strong_count() > 0);
+        if !regions.iter().any(|one| std::ptr::eq(one.as_ptr(), Arc::as_ptr(region))) {
+            regions.push(Arc::downgrade(region));
+        }
+    }
+
+    /// The region that a buffer is a mapped part of, and where in its file the buffer begins.
+    pub(crate) fn find(&self, slice: &[u8]) -> Option<(Arc<Region>, u64)> {
+        let regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.iter().filter_map(Weak::upgrade).find_map(|region| {
+            let offset = region.offset_of(slice)?;
+            Some((region, offset))
+        })
     }
 }
 
