@@ -98,8 +98,8 @@ async fn apply(dir: &Path, store: Arc<Store>, model: &mut Model, step: Step) -> 
             store.evict(&key(blob), Reason::Ttl).await;
             model.remove(&blob);
         }
-        Step::Flip(blob) => spoil(dir, model, blob, |bytes| bytes[0] ^= 1),
-        Step::Truncate(blob) => spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len() - 1)),
+        Step::Flip(blob) => spoil(dir, model, blob, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1)),
+        Step::Truncate(blob) => spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len().saturating_sub(1))),
         Step::Delete(blob) => {
             let _ = fs::remove_file(path(dir, blob));
             model.remove(&blob);
@@ -125,9 +125,10 @@ fn spoil(dir: &Path, model: &mut Model, blob: u8, change: impl FnOnce(&mut Vec<u
     let path = path(dir, blob);
     let Ok(mut read) = fs::read(&path) else { return };
     change(&mut read);
-    // A new file, so that its identity differs as surely as a later time would make it.
-    fs::remove_file(&path).unwrap();
-    fs::write(&path, read).unwrap();
+    // Another file, made while the first is there: its identity differs however coarse the file system's clock is.
+    let beside = dir.join("beside");
+    fs::write(&beside, read).unwrap();
+    fs::rename(&beside, &path).unwrap();
     model.insert(blob, false);
 }
 
