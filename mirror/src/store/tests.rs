@@ -99,7 +99,9 @@ async fn apply(dir: &Path, store: Arc<Store>, model: &mut Model, step: Step) -> 
             model.remove(&blob);
         }
         Step::Flip(blob) => spoil(dir, model, blob, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1)),
-        Step::Truncate(blob) => spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len().saturating_sub(1))),
+        Step::Truncate(blob) => {
+            spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len().saturating_sub(1)))
+        }
         Step::Delete(blob) => {
             let _ = fs::remove_file(path(dir, blob));
             model.remove(&blob);
