@@ -15,7 +15,7 @@ use larder_wire::digest::Digest;
 use larder_wire::proof::PROOF;
 
 use crate::cache::Cache;
-use crate::error::PullError;
+use crate::error::{PullError, UpstreamError};
 use crate::flight::{Follower, Head};
 use crate::request::{PullRequest, Span, What};
 use crate::stats::{Account, Entry, Kind, Source};
@@ -191,7 +191,14 @@ fn name_it(headers: &mut HeaderMap, digest: &Digest) -> HeaderValue {
 
 /// The part of a blob that is asked for. Manifests have no parts, nor has what is still of unknown length.
 fn part(request: &PullRequest, content: &Content, etag: &HeaderValue) -> Result<Option<Span>, PullError> {
-    let (Some(range), Some(size)) = (request.range, content.size()) else { return Ok(None) };
+    let Some(range) = request.range else { return Ok(None) };
+    let Some(size) = content.size() else {
+        // A whole body where a later part was asked for could be joined to what the client has.
+        let whole =
+            request.head_only || range.begins_at_zero() || !matches!(content, Content::Growing { .. });
+        let unknown = UpstreamError::Unusable("it does not say how large the blob is");
+        return if whole { Ok(None) } else { Err(unknown.into()) };
+    };
     let blob = matches!(content, Content::File { .. } | Content::Growing { .. } | Content::Sized { .. });
     let same = request.if_range.as_ref().is_none_or(|condition| condition == etag);
     if !blob || !same || request.head_only {
@@ -234,10 +241,7 @@ fn bring(content: Content, span: Option<Span>, headers: &mut HeaderMap) -> body:
             body::Source::File { region: Arc::clone(&blob.region), at: span.from, end: span.to }
         }
         Content::Growing { follower, head, .. } => {
-            blob_headers(
-                headers,
-                head.media_type.as_deref().filter(|kind| kind.contains("manifest")).unwrap_or(OCTETS),
-            );
+            blob_headers(headers, head.media_type.as_deref().unwrap_or(OCTETS));
             let follower = match span {
                 Some(span) => follower.range(span.from, span.to),
                 None => *follower,

@@ -200,13 +200,13 @@ impl Upstreams {
         for one in &settings.upstreams {
             let one = config::effective(settings, one);
             let name = one.registry.to_string();
-            let kept =
-                before.and_then(|before| before.by_name.get(&name)).filter(|kept| kept.settings == one);
+            let files: Vec<PathBuf> =
+                [&settings.ca_file, &one.ca_file].into_iter().flatten().cloned().collect();
+            let kept = before.and_then(|before| before.by_name.get(&name));
+            let kept = kept.filter(|kept| kept.settings == one && kept.trusts == files);
             let upstream = kept.cloned().unwrap_or_else(|| {
-                let files: Vec<PathBuf> =
-                    [&settings.ca_file, &one.ca_file].into_iter().flatten().cloned().collect();
-                let roots = Arc::clone(roots.entry(files).or_insert_with_key(|files| trust(files)));
-                connect(one, roots, own, stats)
+                let trusted = roots.entry(files.clone()).or_insert_with_key(|files| trust(files));
+                connect(one, files, Arc::clone(trusted), own, stats)
             });
             by_name.insert(name, upstream);
         }
@@ -240,6 +240,7 @@ impl Upstreams {
 
 fn connect(
     settings: UpstreamSettings,
+    trusts: Vec<PathBuf>,
     roots: Arc<RootCertStore>,
     own: &OwnListeners,
     stats: &Stats,
@@ -252,7 +253,7 @@ fn connect(
     };
     let client = Client::new(policy, roots, settings.token_hosts.clone());
     let registry = stats.registry(settings.registry.as_str());
-    Arc::new(Upstream::new(settings, client, registry))
+    Arc::new(Upstream::new(settings, client, trusts, registry))
 }
 
 /// The system's roots and some files'. A file that cannot be used is told and left out: other upstreams go on.

@@ -71,6 +71,8 @@ pub(crate) enum UpstreamError {
     TooLarge,
     #[error("the credential cannot be read")]
     Credential(#[source] Shared),
+    #[error("its token server failed")]
+    TokenServer(#[source] Arc<Self>),
     /// The task that fetched it ended without a word.
     #[error("the fetch was given up")]
     Abandoned,
@@ -118,6 +120,7 @@ impl UpstreamError {
             | Self::UnsupportedType(_)
             | Self::TooLarge
             | Self::Credential(_)
+            | Self::TokenServer(_)
             | Self::Abandoned => false,
         }
     }
@@ -138,6 +141,7 @@ impl UpstreamError {
             | Self::Banned
             | Self::TooLarge
             | Self::Credential(_)
+            | Self::TokenServer(_)
             | Self::Abandoned => true,
         }
     }

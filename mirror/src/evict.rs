@@ -96,10 +96,13 @@ pub(crate) async fn sweep(store: &Store, pace: &Mutex<Pace>, now: u64) {
     let Some(groups) = store.usage().await else { return };
     let total = groups.iter().map(|group| group.bytes).sum();
     let mut budget = pace.lock().unwrap_or_else(PoisonError::into_inner).budget(total);
-    let mut held_back = false;
-    for _ in 0..ROUNDS {
+    let (before, mut freed, mut held_back) = (store.look_at_space(), 0_u64, false);
+    'sweep: for _ in 0..ROUNDS {
         let Some(queues) = store.queues(ROUND).await else { return };
-        let plan = plan(now, &store.limits(), store.look_at_space(), &queues, budget);
+        // What was removed may not be seen as free yet: its readers still have it open.
+        let space = store.look_at_space();
+        let space = Space { free: space.free.max(before.free.saturating_add(freed)), ..space };
+        let plan = plan(now, &store.limits(), space, &queues, budget);
         held_back = plan.held_back;
         if plan.evictions.is_empty() {
             break;
@@ -108,7 +111,11 @@ pub(crate) async fn sweep(store: &Store, pace: &Mutex<Pace>, now: u64) {
             if eviction.reason == Reason::Ttl {
                 budget = budget.saturating_sub(eviction.blob.size);
             }
-            store.evict(&eviction.blob.key, eviction.reason).await;
+            if !store.evict(&eviction.blob.key, eviction.reason).await {
+                // The disk removes nothing now; the next sweep tries again.
+                break 'sweep;
+            }
+            freed = freed.saturating_add(eviction.blob.size);
         }
     }
     pace.lock().unwrap_or_else(PoisonError::into_inner).settle(budget, held_back);

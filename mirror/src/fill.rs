@@ -5,6 +5,7 @@ mod receive;
 mod sink;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_wire::name::Repository;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use crate::cache::{Cache, FlightKey};
 use crate::error::UpstreamError;
 use crate::flight::{Head, Stream};
 use crate::region::Region;
-use crate::store::{BlobKey, Held, OpenBlob};
+use crate::store::{BlobKey, Held, OpenBlob, Temp};
 use crate::upstream::{Target, Upstream};
 use crate::verify::Hasher;
 use receive::Receiver;
@@ -29,6 +30,9 @@ pub(crate) struct Job {
 
 /// Files up to here are hashed before anything is said; larger ones while they are sent.
 pub(crate) const HASHED_FIRST: u64 = crate::flight::SMALL_BODY;
+
+/// How long the disk may take to make a file.
+const BEGIN: Duration = Duration::from_secs(3);
 
 /// Starts the fill of a stream. However it ends, its followers are told.
 pub(crate) fn start(cache: Arc<Cache>, job: Job, stream: Arc<Stream>) {
@@ -77,7 +81,8 @@ async fn fill(cache: &Arc<Cache>, job: &Job, stream: &Arc<Stream>) -> Result<(),
     let temp = if keep { begin(cache, size).await } else { None };
     let region = temp.as_ref().map(|temp| Arc::new(Region::of(Arc::clone(&temp.file), size.unwrap_or(0))));
     let mut sink = Sink::new(Hasher::new(job.flight.key.digest.algorithm()), temp, Arc::clone(&cache.store));
-    stream.start(Head { size, media_type: receiver.media_type(), at: Instant::now() }, region);
+    let media_type = receiver.media_type().filter(|_| job.flight.manifest);
+    stream.start(Head { size, media_type, at: Instant::now() }, region);
     // The next bytes come in while the last ones are hashed and written.
     let mut next = receiver.next().await?;
     while let Some(batch) = next {
@@ -85,25 +90,28 @@ async fn fill(cache: &Arc<Cache>, job: &Job, stream: &Arc<Stream>) -> Result<(),
             return Err(UpstreamError::Abandoned);
         }
         let writing = tokio::task::spawn_blocking(move || sink.take(batch));
-        let received = receiver.next().await;
-        sink = publish(stream, writing).await?;
-        next = received?;
+        let (published, received) =
+            tokio::join!(publish(stream, writing, cache.tuning.idle), receiver.next());
+        (sink, next) = (published?, received?);
     }
     finish(cache, job, stream, sink, size).await
 }
 
-/// A file to fill, made off the async threads: reserving room can take a while.
-async fn begin(cache: &Arc<Cache>, size: Option<u64>) -> Option<crate::store::Temp> {
+/// A file to fill, made off the async threads: reserving room can take a while. A disk that hangs is no disk.
+async fn begin(cache: &Arc<Cache>, size: Option<u64>) -> Option<Temp> {
     let store = Arc::clone(&cache.store);
-    tokio::task::spawn_blocking(move || store.begin(size)).await.ok().flatten()
+    let making = tokio::task::spawn_blocking(move || store.begin(size));
+    tokio::time::timeout(BEGIN, making).await.ok()?.ok().flatten()
 }
 
 /// Tells followers how far it is; what the disk would not take goes to them through memory.
 async fn publish(
     stream: &Stream,
     writing: tokio::task::JoinHandle<(Sink, Vec<bytes::Bytes>)>,
+    patience: Duration,
 ) -> Result<Sink, UpstreamError> {
-    let (sink, unfiled) = writing.await.map_err(|_| UpstreamError::Abandoned)?;
+    let written = tokio::time::timeout(patience, writing).await;
+    let (sink, unfiled) = written.ok().and_then(Result::ok).ok_or(UpstreamError::Abandoned)?;
     if unfiled.is_empty() {
         stream.advance(sink.written, sink.filed);
         return Ok(sink);
@@ -134,7 +142,7 @@ async fn finish(
     let verified = sink.verify(&key.digest);
     let (proof, temp) = verified.map_err(|found| cache.ban(&job.upstream, &key.digest, found))?;
     stream.finish();
-    if let Some(temp) = temp {
+    if let Some(temp) = temp.filter(|_| stream.readable()) {
         let (store, key) = (Arc::clone(&cache.store), key.clone());
         let registry = job.upstream.settings.registry.clone();
         let kept = tokio::task::spawn_blocking(move || store.commit(&temp, &key, &proof, &registry)).await;
@@ -154,9 +162,12 @@ pub(crate) fn start_hashing(cache: Arc<Cache>, key: BlobKey, blob: Arc<OpenBlob>
     let head = Head { size: Some(blob.size), media_type: None, at: Instant::now() };
     stream.start(head, Some(Arc::clone(&blob.region)));
     tokio::task::spawn_blocking(move || {
-        let right = cache.store.hash(&key, &blob, |hashed| stream.advance(hashed, hashed));
-        cache.flights.hashing.end(&key, &stream);
-        if right { stream.finish() } else { stream.fail(UpstreamError::Banned) }
+        let ending = HashingEnds { cache, key, stream };
+        let HashingEnds { cache, key, stream } = &ending;
+        if cache.store.hash(key, &blob, |hashed| stream.advance(hashed, hashed)) {
+            cache.flights.hashing.end(key, stream);
+            stream.finish();
+        }
     });
 }
 
@@ -170,6 +181,20 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         self.cache.flights.blobs.end(&self.flight, &self.stream);
+        self.stream.give_up();
+    }
+}
+
+/// The same for a file that is hashed while it is sent: what is not said to be right is not shown whole.
+struct HashingEnds {
+    cache: Arc<Cache>,
+    key: BlobKey,
+    stream: Arc<Stream>,
+}
+
+impl Drop for HashingEnds {
+    fn drop(&mut self) {
+        self.cache.flights.hashing.end(&self.key, &self.stream);
         self.stream.give_up();
     }
 }

@@ -158,6 +158,7 @@ impl Mirror {
         reference: Option<&Reference>,
     ) -> usize {
         let store = &self.cache.store;
+        let repository = &request::official(registry, repository.clone());
         let (tags, digests): (usize, Vec<Digest>) = match reference {
             None => {
                 let digests = store.forget_tags(registry, repository).await;

@@ -202,6 +202,7 @@ fn upstream(place: &Place<'_>, error: &UpstreamError) -> Refusal {
         | UpstreamError::Resting
         | UpstreamError::WrongBytes(_)
         | UpstreamError::Credential(_)
+        | UpstreamError::TokenServer(_)
         | UpstreamError::Abandoned => (
             StatusCode::SERVICE_UNAVAILABLE,
             Code::Unavailable,

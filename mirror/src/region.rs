@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// A file of which the first `size` bytes can be sent. `size` may lie ahead of what is written so far.
@@ -15,6 +17,8 @@ pub(crate) struct Region {
     file: Arc<File>,
     size: u64,
     mapping: OnceLock<Option<Mapping>>,
+    /// Its bytes could not be read: whoever keeps it must let it go.
+    broken: AtomicBool,
 }
 
 /// The address is only ever made into shared slices of bytes that nobody writes through it.
@@ -30,7 +34,7 @@ unsafe impl Sync for Mapping {}
 
 impl Region {
     pub(crate) fn of(file: Arc<File>, size: u64) -> Self {
-        Self { file, size, mapping: OnceLock::new() }
+        Self { file, size, mapping: OnceLock::new(), broken: AtomicBool::new(false) }
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -61,7 +65,19 @@ impl Region {
 
     /// Reads bytes the ordinary way.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset).inspect_err(|error| self.note(error))
+    }
+
+    /// Remembers a failure of the file's; one of the socket's says nothing of it.
+    pub(crate) fn note(&self, error: &io::Error) {
+        let disk = error.raw_os_error().is_some_and(|code| Errno::from_raw_os_error(code) == Errno::IO);
+        if disk || error.kind() == io::ErrorKind::UnexpectedEof {
+            self.broken.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 }
 

@@ -171,7 +171,7 @@ impl Thing {
 }
 
 /// Docker Hub's official images under their full name, for clients that do not expand it.
-fn official(registry: &Registry, repository: Repository) -> Repository {
+pub(crate) fn official(registry: &Registry, repository: Repository) -> Repository {
     if registry.as_str() != "docker.io" || repository.as_str().contains('/') {
         return repository;
     }

@@ -83,12 +83,13 @@ fn admit(
         return;
     }
     let (cache, stop, abort) = (Arc::clone(cache), stop.clone(), abort.clone());
+    let counted = cache.connected();
     tracker.spawn(async move {
-        let _counted = cache.connected();
         tokio::select! {
             () = connection(&cache, stream, stop) => {}
             () = abort.cancelled() => {}
         }
+        drop(counted);
     });
 }
 

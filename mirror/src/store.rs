@@ -138,6 +138,14 @@ impl Store {
         }
     }
 
+    /// Asks for a sweep when too little is free.
+    pub(crate) fn look_for_room(&self) {
+        let space = self.look_at_space();
+        if space.free < self.limits().min_free.of(space.capacity) {
+            self.crowded.notify_one();
+        }
+    }
+
     pub(crate) fn space(&self) -> Space {
         *guard(&self.space)
     }
@@ -181,9 +189,9 @@ impl Store {
         self.keeper.tell(|ledger| ledger.probe(now()));
     }
 
-    /// Whether the index must be compared with the files; asking takes the question away.
-    pub(crate) fn index_is_unsure(&self) -> bool {
-        self.keeper.take_unsure()
+    /// Forgets tags older than any setting would serve them, and links that point nowhere.
+    pub(crate) fn prune_index(&self, oldest_tag: u64) {
+        self.keeper.tell(move |ledger| ledger.prune(oldest_tag));
     }
 
     /// Waits until a commit may have filled the disk.

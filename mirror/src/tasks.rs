@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,9 @@ use crate::store::{Store, now, now_millis};
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// A failed index is built anew at most so often.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// No tag is kept longer without upstream's word, whatever `max_stale` says.
+const OLDEST_TAG: Duration = Duration::from_secs(30 * 86_400);
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(60);
 const SCRUB_AFTER: Duration = Duration::from_secs(600);
 /// What a scrub reads a second.
@@ -36,7 +40,7 @@ pub(crate) fn start(store: &Arc<Store>, tick: Duration, stop: &CancellationToken
 
 /// How long a scrub waits after reading so many bytes.
 fn scrub_pause(bytes: u64) -> Duration {
-    Duration::from_millis(10) + Duration::from_millis(bytes.saturating_mul(1000) / SCRUB_RATE)
+    Duration::from_millis(1) + Duration::from_millis(bytes.saturating_mul(1000) / SCRUB_RATE)
 }
 
 type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -45,13 +49,14 @@ type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 async fn watch(store: Arc<Store>, tick: Duration) {
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut probed, mut renewed) = (Instant::now(), None::<Instant>);
+    let (mut probed, mut pruned, mut renewed) = (Instant::now(), Instant::now(), None::<Instant>);
+    let mut comparing: Option<JoinHandle<()>> = None;
     loop {
         ticks.tick().await;
         let looking = Arc::clone(&store);
         let _ = tokio::task::spawn_blocking(move || {
-            looking.look_at_space();
             looking.flush_uses();
+            looking.look_for_room();
         })
         .await;
         if store.index_failed() && renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
@@ -62,9 +67,13 @@ async fn watch(store: Arc<Store>, tick: Duration) {
             probed = Instant::now();
             store.probe_index();
         }
-        if store.index_is_unsure() {
+        if comparing.as_ref().is_none_or(JoinHandle::is_finished) {
             let (store, runtime) = (Arc::clone(&store), tokio::runtime::Handle::current());
-            tokio::task::spawn_blocking(move || store.reconcile(&runtime));
+            comparing = Some(tokio::task::spawn_blocking(move || store.reconcile(&runtime)));
+        }
+        if pruned.elapsed() >= PRUNE_EVERY {
+            pruned = Instant::now();
+            store.prune_index(now().saturating_sub(OLDEST_TAG.as_secs()));
         }
     }
 }
@@ -101,8 +110,11 @@ async fn scrub(store: Arc<Store>, stop: CancellationToken) {
         let (store, stop) = (Arc::clone(&store), stop.clone());
         let scrubbing = tokio::task::spawn_blocking(move || {
             store.scrub(&mut |bytes| {
-                std::thread::sleep(scrub_pause(bytes));
-                !stop.is_cancelled()
+                let going_on = !stop.is_cancelled();
+                if going_on {
+                    std::thread::sleep(scrub_pause(bytes));
+                }
+                going_on
             });
         });
         let _ = scrubbing.await;

@@ -10,6 +10,7 @@ mod private;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::error::UpstreamError;
 use crate::flight::Once;
 use crate::stats::RegistryStats;
 use crate::store::Class;
-use auth::{Challenge, Credential, CredentialFiles, Identity, Tokens};
+use auth::{Challenge, CredentialFiles, Identity, Tokens};
 use breaker::{Breakers, Lane, Pause, probe_pause};
 use client::Client;
 use private::Remembered;
@@ -36,9 +37,10 @@ pub(crate) struct Upstream {
     pub settings: UpstreamSettings,
     pub class: Class,
     pub stats: Arc<RegistryStats>,
+    /// The files whose certificates its client trusts besides the system's.
+    pub trusts: Vec<PathBuf>,
     client: Client,
     files: CredentialFiles,
-    credential: Mutex<Option<Credential>>,
     challenge: std::sync::Mutex<Option<Challenge>>,
     tokens: Tokens,
     breakers: Breakers,
@@ -48,7 +50,7 @@ pub(crate) struct Upstream {
     /// Repositories that could be read, for a public upstream by an anonymous request.
     public: Remembered,
     gates: std::sync::Mutex<HashMap<Repository, std::sync::Weak<Mutex<()>>>>,
-    proofs: Once<Repository, Result<(), UpstreamError>>,
+    proofs: Once<(Repository, Target), Result<(), UpstreamError>>,
     /// What is left of its rate limit; negative: it never said.
     ratelimit: AtomicI64,
 }
@@ -57,7 +59,12 @@ const PRIVATE_FOR: Duration = Duration::from_secs(60);
 const PUBLIC_FOR: Duration = Duration::from_secs(3600);
 
 impl Upstream {
-    pub(crate) fn new(settings: UpstreamSettings, client: Client, stats: Arc<RegistryStats>) -> Self {
+    pub(crate) fn new(
+        settings: UpstreamSettings,
+        client: Client,
+        trusts: Vec<PathBuf>,
+        stats: Arc<RegistryStats>,
+    ) -> Self {
         let files = CredentialFiles {
             username: settings.username_file.clone(),
             password: settings.password_file.clone(),
@@ -69,9 +76,9 @@ impl Upstream {
         Self {
             class,
             stats,
+            trusts,
             client,
             files,
-            credential: Mutex::new(None),
             challenge: std::sync::Mutex::new(None),
             tokens: Tokens::default(),
             breakers: Breakers::default(),
@@ -108,18 +115,30 @@ impl Upstream {
     }
 
     /// Asks, with the rights that the upstream's `access` allows: a public repository is shown to be public before the
-    /// node's credential is used for it.
+    /// node's credential is used for it; a list of one never needs the credential.
     pub(crate) async fn ask(self: &Arc<Self>, ask: &Ask) -> Result<Reply, UpstreamError> {
-        self.known_private(&ask.repository)?;
-        let identity = match self.settings.access {
-            _ if !self.files.configured() => Identity::Anonymous,
-            Access::Shared => Identity::Node,
-            Access::Public => {
-                self.prove_public(ask).await?;
-                Identity::Node
+        let identity = self.identity(ask);
+        self.first(&ask.repository, identity, async {
+            if identity == Identity::Anonymous || self.is_shared() {
+                return self.guarded(ask, identity).await;
             }
-        };
-        self.first(&ask.repository, self.guarded(ask, identity)).await
+            self.prove_public(ask).await?;
+            match self.guarded(ask, identity).await {
+                // The repository is public: only our credential is no longer good.
+                Err(UpstreamError::Private(_)) => self.guarded(ask, Identity::Anonymous).await,
+                other => other,
+            }
+        })
+        .await
+    }
+
+    fn identity(&self, ask: &Ask) -> Identity {
+        let list = matches!(ask.target, Target::Tags(_) | Target::Referrers(..));
+        if self.files.configured() && (self.is_shared() || !list) {
+            Identity::Node
+        } else {
+            Identity::Anonymous
+        }
     }
 
     /// What is asked of a repository first goes alone, so that a private one costs one try however many ask at once.
@@ -127,6 +146,7 @@ impl Upstream {
     async fn first<T>(
         &self,
         repository: &Repository,
+        identity: Identity,
         asking: impl Future<Output = Result<T, UpstreamError>>,
     ) -> Result<T, UpstreamError> {
         let gate = self.public.recall(repository).is_none().then(|| self.gate(repository));
@@ -141,7 +161,11 @@ impl Upstream {
         }
         let answer = asking.await;
         match &answer {
-            Ok(_) => self.public.remember(repository.clone(), 200),
+            // What the node's credential could read is no proof that everybody may.
+            Ok(_) if identity == Identity::Anonymous || self.is_shared() => {
+                self.public.remember(repository.clone(), 200);
+            }
+            Ok(_) => {}
             Err(UpstreamError::Private(status)) => self.private.remember(repository.clone(), *status),
             Err(_) => {}
         }
@@ -165,7 +189,8 @@ impl Upstream {
             return Ok(());
         }
         let (upstream, probe) = (Arc::clone(self), ask.clone());
-        let (_, proof) = self.proofs.join(ask.repository.clone(), || async move {
+        let key = (ask.repository.clone(), ask.target.clone());
+        let (_, proof) = self.proofs.join(key, || async move {
             if upstream.public.recall(&probe.repository).is_some() {
                 return Ok(());
             }
@@ -196,12 +221,14 @@ impl Upstream {
 
     /// [`Upstream::stat`] with the rights of [`Upstream::ask`].
     pub(crate) async fn stat_blob(self: &Arc<Self>, ask: &Ask) -> Result<Reply, UpstreamError> {
-        self.known_private(&ask.repository)?;
-        if self.files.configured() && self.settings.access == Access::Public {
-            self.prove_public(ask).await?;
-        }
-        let identity = if self.files.configured() { Identity::Node } else { Identity::Anonymous };
-        self.first(&ask.repository, self.stat(ask, identity)).await
+        let identity = self.identity(ask);
+        self.first(&ask.repository, identity, async {
+            if identity == Identity::Node && !self.is_shared() {
+                self.prove_public(ask).await?;
+            }
+            self.stat(ask, identity).await
+        })
+        .await
     }
 
     /// One request within the limits: pauses, permits, and what its outcome means for the next one.
@@ -209,6 +236,8 @@ impl Upstream {
         let lane = ask.target.lane();
         self.allowed(lane)?;
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| UpstreamError::Abandoned)?;
+        // Much may have been learnt while this one waited its turn.
+        self.allowed(lane)?;
         let asked = self.authorized(ask, identity).await.and_then(|reply| {
             self.note(reply.headers());
             ask::check(ask, reply)

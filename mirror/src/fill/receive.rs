@@ -15,8 +15,9 @@ use super::Job;
 use crate::error::UpstreamError;
 use crate::upstream::{Ask, Reply, Upstream};
 
-/// Resumes without a byte of progress.
-const RESUMES: u32 = 3;
+/// Before each resume without progress; when there is none left, the fill is given up.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(1)];
 /// Small frames (TLS records) are gathered up to here before they are passed on.
 const BATCH: usize = 512 << 10;
 
@@ -25,15 +26,15 @@ pub(super) struct Receiver {
     ask: Ask,
     idle: Duration,
     body: Option<Incoming>,
-    /// Given back when the receiver goes.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Given back when the receiver goes, and while it waits for another.
+    permit: Option<OwnedSemaphorePermit>,
     size: Option<u64>,
     media_type: Option<String>,
     etag: Option<HeaderValue>,
     at: u64,
     /// Bytes of the current body that were had before: the registry ignored the range.
     skip: u64,
-    resumes: u32,
+    resumes: usize,
 }
 
 impl Receiver {
@@ -47,7 +48,7 @@ impl Receiver {
             size: reply.length(),
             media_type: reply.media_type(),
             etag: reply.etag(),
-            _permit: reply.permit,
+            permit: reply.permit,
             body: Some(reply.response.into_body()),
             at: 0,
             skip: 0,
@@ -129,21 +130,30 @@ impl Receiver {
         fresh
     }
 
-    /// Asks for the rest.
+    /// Asks for the rest, after a pause. The permit goes back meanwhile: who waits for one while holding one may wait for
+    /// ever.
     async fn resume(&mut self, broken: UpstreamError) -> Result<(), UpstreamError> {
-        self.body = None;
+        (self.body, self.permit) = (None, None);
         self.upstream.failed(self.ask.target.lane());
-        self.resumes += 1;
-        if self.resumes > RESUMES {
-            return Err(broken);
+        let mut broken = broken;
+        loop {
+            let Some(pause) = PAUSES.get(self.resumes) else { return Err(broken) };
+            self.resumes += 1;
+            tokio::time::sleep(*pause).await;
+            let registry = &self.upstream.settings.registry;
+            tracing::info!(%registry, at = self.at, "upstream's body broke off; going on from there");
+            let ask = Ask { resume: (self.at > 0).then(|| (self.at, self.etag.clone())), ..self.ask.clone() };
+            match self.upstream.ask(&ask).await {
+                Ok(reply) => {
+                    self.skip = self.starts_before(&reply)?;
+                    self.permit = reply.permit;
+                    self.body = Some(reply.response.into_body());
+                    return Ok(());
+                }
+                Err(error) if error.is_failure() => broken = error,
+                Err(error) => return Err(error),
+            }
         }
-        tracing::info!(registry = %self.upstream.settings.registry, at = self.at, "upstream's body broke off; going on from there");
-        let ask = Ask { resume: (self.at > 0).then(|| (self.at, self.etag.clone())), ..self.ask.clone() };
-        let reply = self.upstream.ask(&ask).await?;
-        self.skip = self.starts_before(&reply)?;
-        self._permit = reply.permit.or_else(|| self._permit.take());
-        self.body = Some(reply.response.into_body());
-        Ok(())
     }
 
     /// How many bytes of a resumed reply were had before. A reply that is not the rest of the same thing is refused.

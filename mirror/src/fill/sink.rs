@@ -52,6 +52,7 @@ impl Sink {
                 failed => {
                     let error = failed.err().unwrap_or_else(|| std::io::ErrorKind::WriteZero.into());
                     self.store.stats.failed(&error);
+                    self.store.look_for_room();
                     self.temp = None;
                     return bytes;
                 }

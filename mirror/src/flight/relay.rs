@@ -105,7 +105,7 @@ impl Relay {
                 return;
             }
             if tokio::time::timeout(PATIENCE, self.moved.notified()).await.is_err() {
-                self.ring().drop_first();
+                self.ring().leave_behind();
             }
         }
     }
@@ -127,6 +127,14 @@ impl Ring {
             }
         }
         true
+    }
+
+    /// Waits for those no longer who do not have the first piece: they find it gone.
+    fn leave_behind(&mut self) {
+        if let Some(end) = self.pieces.front().map(|(start, bytes)| start + bytes.len() as u64) {
+            self.readers.retain(|_, at| *at >= end);
+        }
+        self.drop_first();
     }
 
     fn drop_first(&mut self) {

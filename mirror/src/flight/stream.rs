@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use super::relay::Relay;
@@ -57,7 +57,6 @@ pub(crate) struct Stream {
     pub(super) relay: Relay,
     followers: AtomicUsize,
     turned_away: AtomicBool,
-    pub(super) left: Notify,
 }
 
 impl Stream {
@@ -69,7 +68,6 @@ impl Stream {
             relay: Relay::default(),
             followers: AtomicUsize::new(0),
             turned_away: AtomicBool::new(false),
-            left: Notify::new(),
         })
     }
 
@@ -131,6 +129,11 @@ impl Stream {
         if self.unwatched() { Err(UpstreamError::Abandoned) } else { Ok(()) }
     }
 
+    /// Whether its file could be read so far.
+    pub(crate) fn readable(&self) -> bool {
+        self.region.get().is_none_or(|region| !region.broken())
+    }
+
     pub(crate) fn unwatched(&self) -> bool {
         self.followers.load(Ordering::Acquire) == 0
     }
@@ -157,7 +160,6 @@ impl Stream {
 
     pub(super) fn leave(&self) {
         self.followers.fetch_sub(1, Ordering::AcqRel);
-        self.left.notify_waiters();
     }
 }
 

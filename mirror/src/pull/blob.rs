@@ -40,7 +40,9 @@ pub(super) async fn find(
             // It may have failed for the repository of whoever started it only.
             Err((
                 Role::Follower,
-                PullError::Upstream(UpstreamError::NotFound | UpstreamError::Private(_)),
+                PullError::Upstream(
+                    UpstreamError::NotFound | UpstreamError::Private(_) | UpstreamError::Abandoned,
+                ),
             )) => {}
             done => return done.map_err(|(_, error)| error),
         }

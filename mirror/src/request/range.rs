@@ -30,6 +30,11 @@ impl Range {
         }
     }
 
+    /// Whether a reply that ignores the range begins with what was asked for.
+    pub(crate) fn begins_at_zero(self) -> bool {
+        matches!(self, Self::From { first: 0, .. })
+    }
+
     /// The bytes it means of something that large; `None` when it means none (416).
     pub(crate) fn of(self, size: u64) -> Option<Span> {
         match self {

@@ -76,7 +76,10 @@ impl Socket {
                 sent => Ok(sent),
             }
         }));
-        self.burst += sent.as_ref().copied().unwrap_or(0);
+        match &sent {
+            Ok(count) => self.burst += count,
+            Err(error) => region.note(error),
+        }
         Poll::Ready(sent)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use larder_wire::name::Registry;
 
-use super::blobs::{BlobKey, Meta, Temp};
+use super::blobs::{BlobKey, Class, Meta, Temp};
 use super::{Manifest, Store, guard};
 use crate::evict::Reason;
 use crate::verify::Verified;
@@ -54,10 +54,12 @@ impl Store {
     ) {
         let Some(temp) = self.begin(Some(manifest.bytes.len() as u64)) else { return };
         let meta = Meta { media_type: manifest.media_type.clone(), repositories: vec![repository] };
+        guard(&self.proven).pop(key);
         let written = io::Write::write_all(&mut &*temp.file, &manifest.bytes);
         match written.and_then(|()| self.blobs.commit(&temp, key.class.clone(), &manifest.proof, Some(&meta)))
         {
             Ok(identity) => {
+                guard(&self.proven).put(key.clone(), identity);
                 self.note_use(key, registry, identity.size);
                 self.flush_uses();
             }
@@ -70,23 +72,43 @@ impl Store {
     pub(crate) fn forget(&self, key: &BlobKey) -> bool {
         self.memory.forget(key);
         self.forget_open(key);
+        guard(&self.uses).remove(key);
         let was = self.blobs.remove(key).is_ok_and(|size| size.is_some());
         let key = key.clone();
         self.keeper.tell(move |ledger| ledger.remove(&key));
         was
     }
 
+    /// Lets go of all that is held of a class whose files are gone.
+    pub(super) fn forget_class(&self, class: &Class) {
+        self.memory.forget_class(class);
+        let of = |key: &BlobKey| key.class == *class;
+        let proven: Vec<BlobKey> =
+            guard(&self.proven).iter().map(|(key, _)| key).filter(|key| of(key)).cloned().collect();
+        let open: Vec<BlobKey> =
+            guard(&self.open).iter().map(|(key, _)| key).filter(|key| of(key)).cloned().collect();
+        proven.iter().chain(&open).for_each(|key| self.forget_open(key));
+        guard(&self.uses).retain(|key, _| !of(key));
+        if let Class::Shared(registry) = class.clone() {
+            self.keeper.tell(move |ledger| ledger.unlink(&registry));
+        }
+    }
+
     /// Removes a blob that a sweep chose: file first, then row.
-    pub(crate) async fn evict(&self, key: &BlobKey, reason: Reason) {
+    /// Whether it is gone.
+    pub(crate) async fn evict(&self, key: &BlobKey, reason: Reason) -> bool {
         self.memory.forget(key);
         self.forget_open(key);
         guard(&self.uses).remove(key);
         match self.blobs.remove(key) {
             Ok(Some(size)) => self.stats.evicted(reason, size),
             Ok(None) => {}
-            Err(error) => return self.stats.failed(&error),
+            Err(error) => {
+                self.stats.failed(&error);
+                return false;
+            }
         }
         let key = key.clone();
-        self.keeper.ask(move |ledger| ledger.remove(&key)).await;
+        self.keeper.ask(move |ledger| ledger.remove(&key)).await.is_some()
     }
 }

@@ -73,6 +73,15 @@ impl Keeper {
         &self,
         call: impl FnOnce(&mut Ledger) -> Result<T, IndexError> + Send + 'static,
     ) -> Option<T> {
+        self.ask_within(PATIENCE, call).await
+    }
+
+    /// [`Keeper::ask`] for whoever has more time than a pull.
+    pub(crate) async fn ask_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        call: impl FnOnce(&mut Ledger) -> Result<T, IndexError> + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let sent = self.tell(move |ledger| {
             let value = call(ledger)?;
@@ -83,7 +92,7 @@ impl Keeper {
         if !sent {
             return None;
         }
-        tokio::time::timeout(PATIENCE, answered).await.ok()?.ok()
+        tokio::time::timeout(patience, answered).await.ok()?.ok()
     }
 
     /// Queues a call that nobody waits for. Whether it was queued.
@@ -108,9 +117,19 @@ impl Keeper {
         self.current().totals.read()
     }
 
-    /// Whether the rows should be compared with the files; asking takes the question away.
-    pub(crate) fn take_unsure(&self) -> bool {
-        self.current().unsure.swap(false, Ordering::AcqRel)
+    /// The generation whose rows must still be compared with the files.
+    pub(crate) fn unsure(&self) -> Option<u64> {
+        let current = self.current();
+        (current.opened.load(Ordering::Acquire) && current.unsure.load(Ordering::Acquire))
+            .then_some(current.number)
+    }
+
+    /// A generation's rows were compared with all files.
+    pub(crate) fn compared(&self, number: u64) {
+        let current = self.current();
+        if current.number == number {
+            current.unsure.store(false, Ordering::Release);
+        }
     }
 
     /// Looks for a failed or hung generation. True when it is (now) known to have failed.
@@ -140,7 +159,11 @@ impl Keeper {
         let current = self.current();
         let closing = Arc::clone(&current);
         self.ask(move |ledger| {
-            ledger.close()?;
+            if closing.unsure.load(Ordering::Acquire) {
+                ledger.flush()?;
+            } else {
+                ledger.close()?;
+            }
             closing.closed.store(true, Ordering::Release);
             Ok(())
         })
@@ -294,7 +317,11 @@ mod tests {
         assert!(keeper.degraded());
         keeper.renew();
         assert_eq!(keeper.ask(|_| Ok(2)).await, Some(2));
-        assert!(keeper.take_unsure(), "a new generation is compared with the files");
+        assert_eq!(keeper.unsure(), Some(2), "a new generation is compared with the files");
+        keeper.compared(1);
+        assert_eq!(keeper.unsure(), Some(2));
+        keeper.compared(2);
+        assert_eq!(keeper.unsure(), None);
         assert_eq!((keeper.degraded(), keeper.rebuilt()), (false, 1));
     }
 

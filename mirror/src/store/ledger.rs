@@ -11,7 +11,7 @@ use larder_wire::digest::Digest;
 use larder_wire::name::{Registry, Repository, Tag};
 
 use super::blobs::{BlobKey, Class};
-use super::index::{Change, IndexError, Rows};
+use super::index::{Change, IndexError, Row, Rows};
 use rows::{BlobRow, GroupRow, Keys};
 
 /// The version of the rows' meaning: another number on disk makes a new index.
@@ -86,6 +86,11 @@ impl Ledger {
         Ok((ledger, clean))
     }
 
+    pub(crate) fn flush(&mut self) -> Result<(), IndexError> {
+        self.rows.flush()
+    }
+
+    /// Leaves word that the rows are whole.
     pub(crate) fn close(&mut self) -> Result<(), IndexError> {
         self.rows.flush()?;
         self.rows.write(vec![(rows::CLEAN.to_vec(), Some(vec![1]))])?;
@@ -123,10 +128,12 @@ impl Ledger {
     }
 
     pub(crate) fn remove(&mut self, key: &BlobKey) -> Result<(), IndexError> {
-        let Some(row) = self.blob(key)? else { return Ok(()) };
         let id = self.keys.blob(key);
-        let mut batch = vec![(rows::blob(&id), None), (rows::order(row.group, row.used, &id), None)];
-        self.weigh(&mut batch, row.group, &[], -1, row.size)?;
+        let mut batch = Vec::new();
+        if let Some(row) = self.blob(key)? {
+            batch.extend([(rows::blob(&id), None), (rows::order(row.group, row.used, &id), None)]);
+            self.weigh(&mut batch, row.group, &[], -1, row.size)?;
+        }
         for (reverse, _) in self.rows.scan(&rows::links_of(&id), usize::MAX)? {
             let repository = &reverse[reverse.len() - 16..];
             batch.push((rows::link(repository, &id), None));
@@ -214,6 +221,32 @@ impl Ledger {
             let id = rows::shared_id(registry, digest);
             batch.push((rows::link(&repository, &id), Some(Vec::new())));
             batch.push((rows::link_back(&id, &repository), Some(Vec::new())));
+        }
+        self.rows.write(batch)
+    }
+
+    /// Forgets tags that nobody confirmed since `before` (seconds), and links to shared blobs that are not there: one that
+    /// is asked for again is asked of its registry.
+    pub(crate) fn prune(&mut self, before: u64) -> Result<(), IndexError> {
+        let old = |(_, value): &Row| rows::read_tag(value).is_none_or(|row| row.checked < before);
+        let tags =
+            self.rows.scan(&[rows::TAG], usize::MAX)?.into_iter().filter(old).map(|(key, _)| (key, None));
+        let mut batch: Vec<Change> = tags.collect();
+        for (back, _) in self.rows.scan(&[rows::LINK_BACK], usize::MAX)? {
+            let (id, repository) = back[1..].split_at(back.len() - 17);
+            if self.rows.read(&rows::blob(id))?.is_none() {
+                batch.extend([(rows::link(repository, id), None), (back.clone(), None)]);
+            }
+        }
+        self.rows.write(batch)
+    }
+
+    /// Forgets who may read a registry's shared blobs: it is shared no longer.
+    pub(crate) fn unlink(&mut self, registry: &Registry) -> Result<(), IndexError> {
+        let mut batch = Vec::new();
+        for (back, _) in self.rows.scan(&rows::links_within(registry), usize::MAX)? {
+            let (id, repository) = back[1..].split_at(back.len() - 17);
+            batch.extend([(rows::link(repository, id), None), (back.clone(), None)]);
         }
         self.rows.write(batch)
     }

@@ -30,6 +30,11 @@ impl Store {
             self.quarantine(key);
             return Ok(Held::Absent);
         }
+        if guard(&self.open).peek(key).is_some_and(|blob| blob.region.broken()) {
+            tracing::error!(digest = %key.digest, "a stored file cannot be read and is put away");
+            self.quarantine(key);
+            return Ok(Held::Absent);
+        }
         let cached = guard(&self.open).get(key).filter(|blob| blob.identity.is(&now)).map(Arc::clone);
         let blob = match cached {
             Some(blob) => blob,
@@ -54,6 +59,7 @@ impl Store {
     /// Takes a file that is not what its name says out of the way.
     pub(crate) fn quarantine(&self, key: &BlobKey) {
         self.forget_open(key);
+        guard(&self.uses).remove(key);
         match self.blobs.remove(key) {
             Ok(size) => self.stats.evicted(Reason::Corrupt, size.unwrap_or(0)),
             Err(error) => self.stats.failed(&error),

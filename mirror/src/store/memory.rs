@@ -9,7 +9,7 @@ use larder_wire::digest::Digest;
 use larder_wire::name::{Registry, Repository, Tag};
 use lru::LruCache;
 
-use super::blobs::BlobKey;
+use super::blobs::{BlobKey, Class};
 use super::ledger::TagRow;
 use crate::verify::Verified;
 
@@ -77,6 +77,13 @@ impl Memory {
         if let Some(manifest) = manifests.kept.pop(key) {
             manifests.bytes -= manifest.bytes.len();
         }
+    }
+
+    pub(crate) fn forget_class(&self, class: &Class) {
+        let of = |key: &&BlobKey| key.class == *class;
+        let gone: Vec<BlobKey> =
+            self.manifests().kept.iter().map(|(key, _)| key).filter(of).cloned().collect();
+        gone.iter().for_each(|key| self.forget(key));
     }
 
     pub(crate) fn tag(&self, name: &TagName) -> Option<TagRow> {

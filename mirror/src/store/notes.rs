@@ -1,6 +1,7 @@
 //! What is remembered beside the bytes: uses, tags, links. From memory where it is there, else from the index, which may
 //! be too slow or too broken to say: then nothing is known. Must not touch blob files but for their access times.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use larder_wire::digest::Digest;
@@ -9,6 +10,9 @@ use larder_wire::name::{Registry, Repository, Tag};
 use super::blobs::BlobKey;
 use super::ledger::{TagRow, Use};
 use super::{Store, guard, now_millis};
+
+/// Uses that wait for the index, at the most.
+const MOST_WAITING: usize = 65_536;
 
 impl Store {
     pub(crate) fn note_use(&self, key: &BlobKey, registry: &Registry, size: u64) {
@@ -29,7 +33,15 @@ impl Store {
                 self.stats.failed(&error);
             }
         }
-        self.keeper.tell(move |ledger| ledger.used(&uses));
+        let uses = Arc::new(uses);
+        let told = Arc::clone(&uses);
+        if !self.keeper.tell(move |ledger| ledger.used(&told)) {
+            // The index is busy or failed: a later flush tells it.
+            let mut waiting = guard(&self.uses);
+            for one in uses.iter().take(MOST_WAITING.saturating_sub(waiting.len())) {
+                waiting.entry(one.key.clone()).or_insert_with(|| one.clone());
+            }
+        }
     }
 
     pub(crate) async fn tag(

@@ -3,20 +3,25 @@
 //! that may be right.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_wire::name::Registry;
 
 use super::blobs::{BlobKey, Class, Found, Identity};
 use super::ledger::Use;
-use super::{Held, Store};
+use super::{Held, Store, guard};
 use crate::document::Document;
 
 const BATCH: usize = 256;
+/// How long the index may take for a batch.
+const ADOPTION: Duration = Duration::from_secs(30);
 impl Store {
-    /// Compares the index with the files, and adds what it lacks. Blocks; for a thread of its own.
+    /// Compares the index with the files where it must be, and adds what it lacks. What is not finished is begun again
+    /// the next time. Blocks; for a thread of its own.
     pub(crate) fn reconcile(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
+        let Some(generation) = self.keeper.unsure() else { return };
         let mut batch = Vec::with_capacity(BATCH);
-        let mut found = 0_u64;
+        let (mut found, mut whole) = (0_u64, true);
         let walked = self.blobs.walk(&mut |Found { key, identity }| {
             found += 1;
             relink(self, &key);
@@ -25,26 +30,34 @@ impl Store {
                 Class::Shared(registry) => Some(registry.clone()),
             };
             batch.push(Use { key, registry, size: identity.size, at: identity.atime });
-            batch.len() < BATCH || adopt(self, runtime, &mut batch)
+            whole = batch.len() < BATCH || adopt(self, runtime, &mut batch);
+            whole
         });
         match walked {
-            Ok(()) => {
-                adopt(self, runtime, &mut batch);
+            Ok(()) if whole && adopt(self, runtime, &mut batch) => {
+                self.keeper.compared(generation);
                 tracing::info!(blobs = found, "the index was compared with the files");
             }
+            Ok(()) => tracing::warn!("the index could not be compared with the files yet"),
             Err(error) => self.stats.failed(&error),
         }
     }
 
     /// Reads every blob once and puts away what is not what its name says. Blocks; `pause` is called with the bytes read
-    /// after each blob and answers whether to go on.
+    /// each time and answers whether to go on.
     pub(crate) fn scrub(&self, pause: &mut dyn FnMut(u64) -> bool) {
         let walked = self.blobs.walk(&mut |Found { key, identity }| {
-            if let Held::Proven(blob) | Held::Unproven(blob) = self.blob(&key) {
-                self.hash(&key, &blob, |_| {});
-                forget_pages(&blob.region, identity);
+            let mut wanted = pause(0);
+            if let (true, Held::Proven(blob) | Held::Unproven(blob)) = (wanted, self.blob(&key)) {
+                let mut read = 0;
+                self.hash(&key, &blob, |hashed| {
+                    wanted = pause(hashed - std::mem::replace(&mut read, hashed));
+                });
+                if guard(&self.open).peek(&key).is_none() {
+                    forget_pages(&blob.region, identity);
+                }
             }
-            pause(identity.size)
+            wanted
         });
         if let Err(error) = walked {
             self.stats.failed(&error);
@@ -61,7 +74,7 @@ impl Store {
 /// Whether the index still takes them.
 fn adopt(store: &Arc<Store>, runtime: &tokio::runtime::Handle, batch: &mut Vec<Use>) -> bool {
     let found = std::mem::take(batch);
-    runtime.block_on(store.keeper.ask(move |ledger| ledger.adopt(&found))).is_some()
+    runtime.block_on(store.keeper.ask_within(ADOPTION, move |ledger| ledger.adopt(&found))).is_some()
 }
 
 /// A shared manifest's sidecar says which repositories may have what it names.
@@ -84,7 +97,12 @@ fn drop_unshared(store: &Store, shared: &[Registry]) {
     let trees = store.blobs.shared_registries().unwrap_or_default();
     for name in trees.into_iter().filter(|name| !shared.iter().any(|one| one.as_str() == name)) {
         match store.blobs.remove_shared(&name) {
-            Ok(()) => tracing::info!(registry = name, "its cache is deleted: it is shared no longer"),
+            Ok(()) => {
+                tracing::info!(registry = name, "its cache is deleted: it is shared no longer");
+                if let Ok(registry) = name.parse() {
+                    store.forget_class(&Class::Shared(registry));
+                }
+            }
             Err(error) => store.stats.failed(&error),
         }
     }

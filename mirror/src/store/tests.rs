@@ -100,7 +100,7 @@ async fn apply(dir: &Path, store: Arc<Store>, model: &mut Model, step: Step) -> 
         }
         Step::Flip(blob) => spoil(dir, model, blob, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1)),
         Step::Truncate(blob) => {
-            spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len().saturating_sub(1)))
+            spoil(dir, model, blob, |bytes| bytes.truncate(bytes.len().saturating_sub(1)));
         }
         Step::Delete(blob) => {
             let _ = fs::remove_file(path(dir, blob));

@@ -19,10 +19,11 @@ use super::Upstream;
 use super::auth::{Challenge, Credential, Fetched, Identity, TokenKey, bearer, parse};
 use super::breaker::Lane;
 use crate::error::UpstreamError;
+use crate::flight::Role;
 use crate::stats::Kind;
 
 /// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Manifest(Reference),
     Blob(Digest),
@@ -42,7 +43,7 @@ pub(crate) struct Ask {
     pub first_byte: bool,
 }
 
-/// A reply that can be used. The permit is given back when the body is dropped.
+/// A reply that can be used. Whoever reads the body holds the permit as long.
 pub(crate) struct Reply {
     pub response: Response<Incoming>,
     pub permit: Option<OwnedSemaphorePermit>,
@@ -147,7 +148,7 @@ impl Upstream {
     ) -> Result<Reply, UpstreamError> {
         let scope = format!("repository:{}{}:pull", self.prefix(), ask.repository);
         let known = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let credential = self.credential(identity, false).await?;
+        let credential = self.credential(identity).await?;
         let mut shown = Shown::Nothing;
         let mut header = None;
         if let Some(challenge) = &known {
@@ -163,7 +164,7 @@ impl Upstream {
             self.tokens.drop_token(key, *serial);
         }
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
-        let renewed = self.credential(identity, true).await?;
+        let renewed = self.credential(identity).await?;
         let fingerprint = |credential: &Option<Credential>| credential.as_ref().map(Credential::fingerprint);
         let same = known.as_ref().is_some_and(|known| known.same_realm(&challenge))
             && fingerprint(&credential) == fingerprint(&renewed);
@@ -188,7 +189,7 @@ impl Upstream {
 
     /// The Authorization header, and what it shows.
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         challenge: &Challenge,
         scope: &str,
         credential: Option<Credential>,
@@ -199,25 +200,28 @@ impl Upstream {
             return Ok((header, shown));
         };
         self.allowed(Lane::Token)?;
-        let token = self.tokens.token(key.clone(), &self.client, credential).await;
-        match &token {
-            Err(error) if error.is_failure() => drop(self.breakers.failed(Lane::Token)),
-            _ => self.breakers.succeeded(Lane::Token),
-        }
-        let (token, fetched) = token?;
+        let (token, fetched) = match self.tokens.token(key.clone(), &self.client, credential).await {
+            Ok(token) => token,
+            Err((role, error)) if error.is_failure() => {
+                if role == Role::Leader {
+                    self.failed(Lane::Token);
+                }
+                return Err(UpstreamError::TokenServer(Arc::new(error)));
+            }
+            Err((_, error)) => return Err(error),
+        };
+        self.breakers.succeeded(Lane::Token);
         Ok((Some(bearer(&token.secret)), Shown::Token(key, token.serial, fetched)))
     }
 
-    /// The node's credential: read once and kept, read `anew` after a 401.
-    async fn credential(&self, identity: Identity, anew: bool) -> Result<Option<Credential>, UpstreamError> {
-        if identity == Identity::Anonymous {
-            return Ok(None);
+    /// The node's credential, read anew: it may be rotated at any time, and misses are rare.
+    async fn credential(&self, identity: Identity) -> Result<Option<Credential>, UpstreamError> {
+        match identity {
+            Identity::Anonymous => Ok(None),
+            Identity::Node => {
+                self.files.read().await.map_err(|error| UpstreamError::Credential(Arc::new(error)))
+            }
         }
-        let mut kept = self.credential.lock().await;
-        if anew || kept.is_none() {
-            *kept = self.files.read().await.map_err(|error| UpstreamError::Credential(Arc::new(error)))?;
-        }
-        Ok(kept.clone())
     }
 
     /// Follows redirects, without Authorization once the host changes.

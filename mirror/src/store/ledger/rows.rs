@@ -14,6 +14,8 @@ use super::{Group, TagRow};
 pub(super) const CLEAN: &[u8] = b"s/clean";
 pub(super) const PROBE: &[u8] = b"s/probe";
 pub(super) const GROUP: u8 = b'g';
+pub(super) const TAG: u8 = b't';
+pub(super) const LINK_BACK: u8 = b'm';
 
 /// A class's 8 bytes (zero: public), the algorithm's letter, the hash.
 pub(super) type BlobId = Vec<u8>;
@@ -138,7 +140,7 @@ pub(super) fn tag(registry: &Registry, repository: &Repository, tag: &Tag) -> Ve
 }
 
 pub(super) fn tags_of(registry: &Registry, name: &Repository) -> Vec<u8> {
-    join_bytes(b't', &[&repository(registry, name)])
+    join_bytes(TAG, &[&repository(registry, name)])
 }
 
 pub(super) fn write_tag(row: &TagRow) -> Vec<u8> {
@@ -166,11 +168,16 @@ pub(super) fn link(repository: &[u8], id: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn link_back(id: &[u8], repository: &[u8]) -> Vec<u8> {
-    join_bytes(b'm', &[id, repository])
+    join_bytes(LINK_BACK, &[id, repository])
 }
 
 pub(super) fn links_of(id: &[u8]) -> Vec<u8> {
-    join_bytes(b'm', &[id])
+    join_bytes(LINK_BACK, &[id])
+}
+
+/// The links to all shared blobs of a registry.
+pub(super) fn links_within(registry: &Registry) -> Vec<u8> {
+    join_bytes(LINK_BACK, &[&class_hash(registry)])
 }
 
 pub(super) fn shared_id(registry: &Registry, digest: &Digest) -> BlobId {

@@ -70,7 +70,8 @@ impl Model {
             }
             Step::Remove(blob) => {
                 ledger.remove(&key(blob)).unwrap();
-                if self.blobs.remove(&blob).is_some() && blob.is_multiple_of(3) {
+                self.blobs.remove(&blob);
+                if blob.is_multiple_of(3) {
                     self.links.remove(&blob);
                 }
             }
@@ -190,4 +191,26 @@ fn rows_stay_under_256_bytes() {
     assert!(tag.len() + rows::write_tag(&row).len() < 256);
     assert!(rows::link_back(&id, &repository).len() < 256);
     assert!(rows::order(1, 1, &id).len() < 256);
+}
+
+#[test]
+fn what_is_old_or_points_nowhere_is_forgotten() {
+    let (mut ledger, _) = Ledger::open(Box::<MemoryRows>::default(), Arc::default()).unwrap();
+    let (home, repository): (Registry, Repository) =
+        ("private.test".parse().unwrap(), "a/b".parse().unwrap());
+    let row = |checked| TagRow { digest: key(1).digest, checked, size: 1, media_type: "a/b".to_owned() };
+    let (old, new): (Tag, Tag) = ("old".parse().unwrap(), "new".parse().unwrap());
+    ledger.set_tag((&home, &repository, &old), Some(&row(10))).unwrap();
+    ledger.set_tag((&home, &repository, &new), Some(&row(20))).unwrap();
+    ledger.used(&[Use { key: key(3), registry: None, size: 1, at: 1 }]).unwrap();
+    let stored = Use { key: key(0), registry: Some(home.clone()), size: 1, at: 1 };
+    ledger.used(&[stored]).unwrap();
+    ledger.link(&home, &repository, &[key(0).digest, key(6).digest]).unwrap();
+    ledger.prune(20).unwrap();
+    assert!(ledger.tag(&home, &repository, &old).unwrap().is_none());
+    assert!(ledger.tag(&home, &repository, &new).unwrap().is_some());
+    assert!(ledger.linked(&home, &repository, &key(0).digest).unwrap());
+    assert!(!ledger.linked(&home, &repository, &key(6).digest).unwrap());
+    ledger.unlink(&home).unwrap();
+    assert!(!ledger.linked(&home, &repository, &key(0).digest).unwrap());
 }

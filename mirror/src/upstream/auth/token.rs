@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{Challenge, Credential};
 use crate::error::UpstreamError;
-use crate::flight::Once;
+use crate::flight::{Once, Role};
 use crate::upstream::client::Client;
 
 /// Which token: the credential's fingerprint (`None`: anonymous) and where and for what it is fetched.
@@ -51,10 +51,12 @@ pub(crate) struct Tokens {
 
 type Kept = HashMap<TokenKey, Token>;
 
-/// Enough for every repository a node pulls from in an hour; beyond it the oldest lives shortest.
+/// Enough for every repository a node pulls from in an hour; beyond it tokens are fetched and not kept.
 const MOST: usize = 1024;
 /// What a token without `expires_in` lives, and the least that is believed.
 const SHORTEST: Duration = Duration::from_secs(60);
+/// The most that is believed.
+const LONGEST: Duration = Duration::from_secs(86_400);
 const LONGEST_REPLY: usize = 64 << 10;
 
 #[derive(Deserialize)]
@@ -86,12 +88,12 @@ impl Tokens {
         key: TokenKey,
         client: &Client,
         credential: Option<Credential>,
-    ) -> Result<(Token, Fetched), UpstreamError> {
+    ) -> Result<(Token, Fetched), (Role, UpstreamError)> {
         if let Some(token) = lock(&self.kept).get(&key).filter(|token| token.renew > Instant::now()) {
             return Ok((token.clone(), Fetched::Before));
         }
         let (asked, client, kept) = (key.clone(), client.clone(), Arc::clone(&self.kept));
-        let (_, fetched) = self.flights.join(key, || async move {
+        let (role, fetched) = self.flights.join(key, || async move {
             // The fetch before this one may have landed since we looked.
             if let Some(token) = lock(&kept).get(&asked).filter(|token| token.renew > Instant::now()) {
                 return Ok(token.clone());
@@ -100,7 +102,8 @@ impl Tokens {
             keep(&mut lock(&kept), asked, &token);
             Ok(token)
         });
-        let token = fetched.value().await.unwrap_or(Err(UpstreamError::Abandoned))?;
+        let token =
+            fetched.value().await.unwrap_or(Err(UpstreamError::Abandoned)).map_err(|error| (role, error))?;
         Ok((token, Fetched::Now))
     }
 
@@ -203,7 +206,7 @@ async fn read(client: &Client, reply: http::Response<hyper::body::Incoming>) -> 
     let given = |token: &String| !token.is_empty();
     let secret = [parsed.token, parsed.access_token].into_iter().flatten().find(given);
     let secret = secret.ok_or(UpstreamError::Unusable("its token reply holds no token"))?;
-    let life = Duration::from_secs(parsed.expires_in.unwrap_or(0)).max(SHORTEST);
+    let life = Duration::from_secs(parsed.expires_in.unwrap_or(0)).clamp(SHORTEST, LONGEST);
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     Ok(Token {
         secret: secret.into(),

@@ -1,6 +1,7 @@
 //! Resolving, judging and connecting, as the connector that hyper's client calls. Must not connect to an address that
 //! was not judged.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +22,7 @@ use super::{GuardError, Peer, Policy, canonical, private};
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// Where there are several addresses, each of the first gets only so long.
-const EACH: Duration = Duration::from_secs(1);
+const EACH: Duration = Duration::from_millis(500);
 
 /// The connector of one upstream.
 #[derive(Clone)]
@@ -151,7 +152,20 @@ impl Service<Uri> for Guard {
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, GuardError> {
     let found =
         tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await.map_err(GuardError::Connect)?;
-    Ok(found.collect())
+    Ok(interleaved(found.collect()))
+}
+
+/// One family after the other, the resolver's first choice first: a network without a route for one must not use up the
+/// time of both.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut ones, mut others): (VecDeque<_>, VecDeque<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    std::iter::from_fn(|| {
+        std::mem::swap(&mut ones, &mut others);
+        others.pop_front().or_else(|| ones.pop_front())
+    })
+    .collect()
 }
 
 impl Connection for Link {
@@ -193,5 +207,18 @@ impl Write for Link {
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let read = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let mixed = read(&["[2001::1]:1", "[2001::2]:1", "[2001::3]:1", "1.1.1.1:1"]);
+        assert_eq!(interleaved(mixed), read(&["[2001::1]:1", "1.1.1.1:1", "[2001::2]:1", "[2001::3]:1"]));
+        assert_eq!(interleaved(read(&["1.1.1.1:1", "2.2.2.2:1"])), read(&["1.1.1.1:1", "2.2.2.2:1"]));
     }
 }
