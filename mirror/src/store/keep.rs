@@ -32,7 +32,7 @@ impl Store {
     /// Publishes a verified fill. Blocks for as long as the disk takes to sync.
     pub(crate) fn commit(&self, temp: &Temp, key: &BlobKey, proof: &Verified, registry: &Registry) {
         // Between the rename and the next line the file must not look like one that changed under us.
-        guard(&self.proven).pop(key);
+        self.forget_open(key);
         match self.blobs.commit(temp, key.class.clone(), proof, None) {
             Ok(identity) => {
                 guard(&self.proven).put(key.clone(), identity);
@@ -54,7 +54,7 @@ impl Store {
     ) {
         let Some(temp) = self.begin(Some(manifest.bytes.len() as u64)) else { return };
         let meta = Meta { media_type: manifest.media_type.clone(), repositories: vec![repository] };
-        guard(&self.proven).pop(key);
+        self.forget_open(key);
         let written = io::Write::write_all(&mut &*temp.file, &manifest.bytes);
         match written.and_then(|()| self.blobs.commit(&temp, key.class.clone(), &manifest.proof, Some(&meta)))
         {

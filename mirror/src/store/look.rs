@@ -23,7 +23,11 @@ impl Store {
     }
 
     fn look(&self, key: &BlobKey) -> io::Result<Held> {
-        let Some(now) = self.blobs.identify(key)? else { return Ok(Held::Absent) };
+        let Some(now) = self.blobs.identify(key)? else {
+            // Somebody else removed it: an open file would keep its room taken.
+            self.forget_open(key);
+            return Ok(Held::Absent);
+        };
         let proven = guard(&self.proven).get(key).copied();
         if proven.is_some_and(|proven| !proven.is(&now)) {
             tracing::error!(digest = %key.digest, "a stored file changed under us and is put away");
