@@ -75,7 +75,7 @@ fn headers_of(error: &PullError) -> HeaderMap {
             headers.insert(CONTENT_RANGE, text(&format!("bytes */{size}")));
         }
         PullError::Bypass => {
-            headers.insert(HeaderName::from_static("larder-bypass"), HeaderValue::from_static("1"));
+            headers.insert(HeaderName::from_static(larder_wire::proof::BYPASS), HeaderValue::from_static("1"));
         }
         PullError::Request(_) | PullError::Upstream(_) | PullError::Deadline(_) => {}
     }

@@ -8,6 +8,7 @@ mod certs;
 mod flight;
 mod guard;
 mod integrity;
+mod limits;
 mod lists;
 mod process;
 mod ranges;

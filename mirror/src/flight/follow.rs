@@ -52,6 +52,10 @@ impl Follower {
     /// Waits for upstream's head.
     pub(crate) async fn head(&mut self) -> Result<Head, UpstreamError> {
         let head = self.stream.head().await?;
+        if head.size == Some(0) {
+            // There is nothing to hold back: a reply without bytes is whole with its head.
+            self.stream.ended().await?;
+        }
         (self.size, self.head_at) = (head.size, head.at);
         self.end = self.end.or(head.size);
         Ok(head)

@@ -82,6 +82,13 @@ impl Stream {
             .unwrap_or(Err(UpstreamError::Abandoned))
     }
 
+    /// Waits until the bytes are verified, or for why they are not.
+    pub(super) async fn ended(&self) -> Result<(), UpstreamError> {
+        let mut state = self.state.subscribe();
+        let ended = state.wait_for(|state| state.end != End::Running).await;
+        ended.ok().map_or(Err(UpstreamError::Abandoned), |state| state.error.clone().map_or(Ok(()), Err))
+    }
+
     /// Bytes, where upstream's head came and told.
     pub(crate) fn size(&self) -> Option<u64> {
         self.state.borrow().head.as_ref()?.as_ref().ok()?.size

@@ -15,6 +15,10 @@ pub const PROOF: &str = "larder-proof";
 pub const CANARY_PATH: &str = "/v2/larder/canary/manifests/probe";
 /// The key's file in `run_dir`; the whole file is the key.
 pub const KEY_FILE: &str = "instance";
+/// The file in `run_dir` with the address that the running agent's mirror listens at, as text.
+pub const ADDRESS_FILE: &str = "address";
+/// Reply header of an agent whose kill switch is set.
+pub const BYPASS: &str = "larder-bypass";
 
 /// Whether a text is a challenge: anything else is left unanswered.
 #[must_use]
