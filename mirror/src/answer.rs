@@ -164,11 +164,11 @@ impl Reply {
         let account = Account::open(Entry {
             started,
             registry: pull.map_or_else(|| cache.stats.registry("-"), |pull| Arc::clone(&pull.upstream.stats)),
-            kind: pull.map_or(Kind::List, |pull| pull.thing.kind()),
+            kind: pull.map_or(Kind::List, |pull| pull.target.kind()),
             source: self.source,
             method,
             repository: pull.map(|pull| pull.repository.to_string()).unwrap_or_default(),
-            reference: pull.map(|pull| pull.thing.reference()).unwrap_or_default(),
+            reference: pull.map(|pull| pull.target.reference()).unwrap_or_default(),
             status: self.status.as_u16(),
             stale: self.stale,
             error: self.error,

@@ -18,8 +18,9 @@ use crate::answer::{self, Body, Content, Found};
 use crate::cache::Cache;
 use crate::error::PullError;
 use crate::refuse;
-use crate::request::{PullRequest, Thing, What};
+use crate::request::{PullRequest, What};
 use crate::stats::Source;
+use crate::upstream::Target;
 use deadline::Deadline;
 
 use manifest::fetch as fetch_manifest;
@@ -55,15 +56,15 @@ async fn find(cache: &Arc<Cache>, request: &PullRequest) -> Result<Found, PullEr
         What::Pull(pull) => pull,
     };
     let deadline = Deadline::of(pull, request.head_only);
-    match &pull.thing {
-        Thing::Manifest(Reference::Tag(name)) => {
+    match &pull.target {
+        Target::Manifest(Reference::Tag(name)) => {
             let tag = tag::resolve(cache, pull, name, deadline).await?;
             manifest::of_tag(cache, pull, request, tag, deadline).await
         }
-        Thing::Manifest(Reference::Digest(digest)) => {
+        Target::Manifest(Reference::Digest(digest)) => {
             manifest::find(cache, pull, request, *digest, deadline).await
         }
-        Thing::Blob(digest) => blob::find(cache, pull, request, *digest, deadline).await,
-        Thing::Tags(_) | Thing::Referrers(..) => list::pass(pull, request, deadline).await,
+        Target::Blob(digest) => blob::find(cache, pull, request, *digest, deadline).await,
+        Target::Tags(_) | Target::Referrers(..) => list::pass(pull, request, deadline).await,
     }
 }

@@ -12,8 +12,9 @@ use larder_wire::route::RouteError;
 
 use crate::answer::{Reply, api_headers, body, text};
 use crate::error::{PullError, RequestError, UpstreamError};
-use crate::request::{PullRequest, Thing, What};
+use crate::request::{PullRequest, What};
 use crate::stats::{Source, chain};
+use crate::upstream::Target;
 
 /// A refusal, before it is a reply.
 struct Refusal {
@@ -42,10 +43,10 @@ pub(crate) fn reply<B>(
     let place = Place {
         registry: pull.map_or("the registry", |pull| pull.upstream.settings.registry.as_str()),
         repository: pull.map_or("", |pull| pull.repository.as_str()),
-        unknown: match pull.map(|pull| &pull.thing) {
-            Some(Thing::Blob(_)) => Code::BlobUnknown,
-            Some(Thing::Tags(_) | Thing::Referrers(..)) => Code::NameUnknown,
-            Some(Thing::Manifest(_)) | None => Code::ManifestUnknown,
+        unknown: match pull.map(|pull| &pull.target) {
+            Some(Target::Blob(_)) => Code::BlobUnknown,
+            Some(Target::Tags(_) | Target::Referrers(..)) => Code::NameUnknown,
+            Some(Target::Manifest(_)) | None => Code::ManifestUnknown,
         },
     };
     let refusal = refuse(&place, error);
@@ -75,7 +76,8 @@ fn headers_of(error: &PullError) -> HeaderMap {
             headers.insert(CONTENT_RANGE, text(&format!("bytes */{size}")));
         }
         PullError::Bypass => {
-            headers.insert(HeaderName::from_static(larder_wire::proof::BYPASS), HeaderValue::from_static("1"));
+            headers
+                .insert(HeaderName::from_static(larder_wire::proof::BYPASS), HeaderValue::from_static("1"));
         }
         PullError::Request(_) | PullError::Upstream(_) | PullError::Deadline(_) => {}
     }

@@ -7,15 +7,13 @@ use std::sync::Arc;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, IF_NONE_MATCH, IF_RANGE, RANGE, TRANSFER_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
-use larder_wire::digest::Digest;
 use larder_wire::name::{Registry, Repository};
 use larder_wire::proof::{CANARY_PATH, CHALLENGE, is_challenge};
 use larder_wire::route::{Reference, Route};
 
 use crate::cache::Upstreams;
 use crate::error::RequestError;
-use crate::stats::Kind;
-use crate::upstream::Upstream;
+use crate::upstream::{Target, Upstream};
 
 pub(crate) use range::{Range, Span};
 
@@ -40,16 +38,7 @@ pub(crate) enum What {
 pub(crate) struct Pull {
     pub upstream: Arc<Upstream>,
     pub repository: Repository,
-    pub thing: Thing,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Thing {
-    Manifest(Reference),
-    Blob(Digest),
-    /// The query to pass on, `?` included, without `ns`.
-    Tags(String),
-    Referrers(Digest, String),
+    pub target: Target,
 }
 
 const LONGEST_PATH: usize = 8 << 10;
@@ -108,22 +97,22 @@ impl What {
         if path == CANARY_PATH {
             return Ok(Self::Canary(challenge()));
         }
-        let (repository, thing): (Repository, fn(&str) -> Thing) = match Route::parse(path)? {
+        let (repository, target): (Repository, fn(&str) -> Target) = match Route::parse(path)? {
             Route::Base => return Ok(Self::Base(challenge())),
             Route::Catalog => return Err(RequestError::Catalog),
             Route::Uploads(_) => return Err(RequestError::Method),
             Route::Manifest(name, reference) => {
-                return Self::pull(query, headers, upstreams, name, |_| Thing::Manifest(reference));
+                return Self::pull(query, headers, upstreams, name, |_| Target::Manifest(reference));
             }
             Route::Blob(name, digest) => {
-                return Self::pull(query, headers, upstreams, name, |_| Thing::Blob(digest));
+                return Self::pull(query, headers, upstreams, name, |_| Target::Blob(digest));
             }
             Route::Referrers(name, digest) => {
-                return Self::pull(query, headers, upstreams, name, |rest| Thing::Referrers(digest, rest));
+                return Self::pull(query, headers, upstreams, name, |rest| Target::Referrers(digest, rest));
             }
-            Route::Tags(name) => (name, |rest| Thing::Tags(rest.to_owned())),
+            Route::Tags(name) => (name, |rest| Target::Tags(rest.to_owned())),
         };
-        Self::pull(query, headers, upstreams, repository, |rest| thing(&rest))
+        Self::pull(query, headers, upstreams, repository, |rest| target(&rest))
     }
 
     fn pull(
@@ -131,7 +120,7 @@ impl What {
         headers: &HeaderMap,
         upstreams: &Upstreams,
         repository: Repository,
-        thing: impl FnOnce(String) -> Thing,
+        target: impl FnOnce(String) -> Target,
     ) -> Result<Self, RequestError> {
         let (ns, rest) = split_ns(query)?;
         let upstream = match ns {
@@ -141,32 +130,12 @@ impl What {
         if headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"containerd/")) {
             upstream.stats.containerd_seen.store(crate::store::now(), std::sync::atomic::Ordering::Relaxed);
         }
-        let thing = thing(rest);
-        if matches!(thing, Thing::Manifest(Reference::Tag(_))) && !upstream.resolves() {
+        let target = target(rest);
+        if matches!(target, Target::Manifest(Reference::Tag(_))) && !upstream.resolves() {
             return Err(RequestError::TagsNotServed);
         }
         let repository = official(&upstream.settings.registry, repository);
-        Ok(Self::Pull(Pull { upstream, repository, thing }))
-    }
-}
-
-impl Thing {
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Manifest(Reference::Tag(_)) => Kind::Tag,
-            Self::Manifest(Reference::Digest(_)) => Kind::Manifest,
-            Self::Blob(_) => Kind::Blob,
-            Self::Tags(_) | Self::Referrers(..) => Kind::List,
-        }
-    }
-
-    /// What stands in the log.
-    pub(crate) fn reference(&self) -> String {
-        match self {
-            Self::Manifest(reference) => reference.to_string(),
-            Self::Blob(digest) | Self::Referrers(digest, _) => digest.to_string(),
-            Self::Tags(_) => "tags/list".to_owned(),
-        }
+        Ok(Self::Pull(Pull { upstream, repository, target }))
     }
 }
 

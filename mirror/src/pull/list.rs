@@ -9,21 +9,20 @@ use http::{HeaderMap, HeaderValue};
 use super::deadline::Deadline;
 use crate::answer::{Content, Found};
 use crate::error::PullError;
-use crate::request::{Pull, PullRequest, Thing};
+use crate::request::{Pull, PullRequest};
 use crate::stats::Source;
 use crate::upstream::{Ask, Target};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 pub(super) async fn pass(pull: &Pull, request: &PullRequest, deadline: Deadline) -> Result<Found, PullError> {
-    let (target, path) = match &pull.thing {
-        Thing::Referrers(digest, query) => {
-            (Target::Referrers(*digest, query.clone()), format!("/v2/{}/referrers/{digest}", pull.repository))
+    let path = match &pull.target {
+        Target::Referrers(digest, _) => format!("/v2/{}/referrers/{digest}", pull.repository),
+        Target::Tags(_) | Target::Manifest(_) | Target::Blob(_) => {
+            format!("/v2/{}/tags/list", pull.repository)
         }
-        Thing::Tags(query) => (Target::Tags(query.clone()), format!("/v2/{}/tags/list", pull.repository)),
-        // The story sends nothing else here.
-        Thing::Manifest(_) | Thing::Blob(_) => return Err(crate::error::RequestError::Catalog.into()),
     };
+    let target = pull.target.clone();
     let ask = if request.head_only {
         Ask::head(&pull.repository, target)
     } else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use larder_wire::name::Registry;
 
-use super::blobs::{BlobKey, Class, Meta, Temp};
+use super::blobs::{BlobKey, Class, Identity, Meta, Temp};
 use super::{Manifest, Store, guard};
 use crate::evict::Reason;
 use crate::verify::Verified;
@@ -33,15 +33,7 @@ impl Store {
     pub(crate) fn commit(&self, temp: &Temp, key: &BlobKey, proof: &Verified, registry: &Registry) {
         // Between the rename and the next line the file must not look like one that changed under us.
         self.forget_open(key);
-        match self.blobs.commit(temp, key.class.clone(), proof, None) {
-            Ok(identity) => {
-                guard(&self.proven).put(key.clone(), identity);
-                self.note_use(key, registry, identity.size);
-                self.flush_uses();
-            }
-            Err(error) => self.stats.failed(&error),
-        }
-        self.crowded.notify_one();
+        self.settle(key, registry, self.blobs.commit(temp, key.class.clone(), proof, None));
     }
 
     /// Puts a manifest on disk where there is room. Blocks as [`Store::commit`] does.
@@ -56,8 +48,14 @@ impl Store {
         let meta = Meta { media_type: manifest.media_type.clone(), repositories: vec![repository] };
         self.forget_open(key);
         let written = io::Write::write_all(&mut &*temp.file, &manifest.bytes);
-        match written.and_then(|()| self.blobs.commit(&temp, key.class.clone(), &manifest.proof, Some(&meta)))
-        {
+        let committed =
+            written.and_then(|()| self.blobs.commit(&temp, key.class.clone(), &manifest.proof, Some(&meta)));
+        self.settle(key, registry, committed);
+    }
+
+    /// Notes what a commit made, or that it failed.
+    fn settle(&self, key: &BlobKey, registry: &Registry, committed: io::Result<Identity>) {
+        match committed {
             Ok(identity) => {
                 guard(&self.proven).put(key.clone(), identity);
                 self.note_use(key, registry, identity.size);
@@ -70,10 +68,12 @@ impl Store {
 
     /// Removes a blob without counting it as evicted. Whether it was there.
     pub(crate) fn forget(&self, key: &BlobKey) -> bool {
+        // A manifest may be known before its file is there.
+        let remembered = self.memory.manifest(key).is_some();
         self.memory.forget(key);
         self.forget_open(key);
         guard(&self.uses).remove(key);
-        let was = self.blobs.remove(key).is_ok_and(|size| size.is_some());
+        let was = remembered | self.blobs.remove(key).is_ok_and(|size| size.is_some());
         let key = key.clone();
         self.keeper.tell(move |ledger| ledger.remove(&key));
         was

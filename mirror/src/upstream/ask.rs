@@ -27,7 +27,7 @@ use crate::stats::Kind;
 pub(crate) enum Target {
     Manifest(Reference),
     Blob(Digest),
-    /// Query included, as the client sent it but for `ns`.
+    /// The query to pass on, `?` included, without `ns`.
     Tags(String),
     Referrers(Digest, String),
 }
@@ -80,6 +80,15 @@ impl Target {
             Self::Manifest(Reference::Digest(_)) => Kind::Manifest,
             Self::Blob(_) => Kind::Blob,
             Self::Tags(_) | Self::Referrers(..) => Kind::List,
+        }
+    }
+
+    /// What stands in the log.
+    pub(crate) fn reference(&self) -> String {
+        match self {
+            Self::Manifest(reference) => reference.to_string(),
+            Self::Blob(digest) | Self::Referrers(digest, _) => digest.to_string(),
+            Self::Tags(_) => "tags/list".to_owned(),
         }
     }
 
