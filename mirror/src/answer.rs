@@ -253,7 +253,7 @@ fn bring(content: Content, span: Option<Span>, headers: &mut HeaderMap) -> body:
             if let Some(length) = reply.length() {
                 headers.insert(CONTENT_LENGTH, number(length));
             }
-            body::Source::passed(reply.response.into_body(), PASSED_IDLE)
+            body::Source::passed(reply.response.into_body(), PASSED_IDLE, reply.permit)
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use crate::flight::Follower;
@@ -52,6 +53,8 @@ pub(crate) enum Source {
         body: Incoming,
         idle: Pin<Box<Sleep>>,
         limit: Duration,
+        /// Given back with the body.
+        _permit: Option<OwnedSemaphorePermit>,
     },
 }
 
@@ -88,8 +91,8 @@ impl Body {
 }
 
 impl Source {
-    pub(crate) fn passed(body: Incoming, limit: Duration) -> Self {
-        Self::Passed { body, idle: Box::pin(tokio::time::sleep(limit)), limit }
+    pub(crate) fn passed(body: Incoming, limit: Duration, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self::Passed { body, idle: Box::pin(tokio::time::sleep(limit)), limit, _permit: permit }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
@@ -112,7 +115,7 @@ impl Source {
                 Poll::Ready(Some(piece.map_err(BodyError::Read)))
             }
             Self::Follow(follower) => follower.poll_next(cx),
-            Self::Passed { body, idle, limit } => poll_passed(body, idle, *limit, cx),
+            Self::Passed { body, idle, limit, .. } => poll_passed(body, idle, *limit, cx),
         }
     }
 }
