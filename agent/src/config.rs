@@ -1,9 +1,9 @@
 //! The only reader of the environment and of settings files: what to run with, at start and again after a change.
 //! Must not apply anything, and must not know what a setting is good for.
 
+use std::fmt;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,8 +13,6 @@ use crate::{replace, run};
 
 /// The copy of the last file that an agent could run with, in its data_dir.
 const LAST_GOOD: &str = "last-good.toml";
-/// No settings file is this long.
-const LONGEST: u64 = 1 << 20;
 
 /// Why no settings can be had from a file. The text has one line for each mistake, `FILE:LINE: WHAT`.
 #[derive(Debug, thiserror::Error)]
@@ -22,11 +20,15 @@ pub(crate) enum Unusable {
     #[error("{}: cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{}", listed(path, mistakes))]
-    Mistakes { path: PathBuf, mistakes: Vec<Mistake> },
+    Mistakes {
+        path: PathBuf,
+        mistakes: Vec<Mistake>,
+        /// What it says all the same about where the installer's entries may lie.
+        entries: Option<Box<Settings>>,
+    },
 }
 
 /// Settings to run with, and what is to be told about them once there is a log.
-#[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) settings: Settings,
     /// The text they came from; `None` without a file.
@@ -52,10 +54,12 @@ pub(crate) enum Again {
     Refused(Unusable),
 }
 
-/// Settings for an agent that starts: the file's, else those of the last good copy.
+/// Settings for an agent that starts: the file's, else those of the last good copy when there is a file and it cannot be
+/// used.
 ///
 /// # Errors
-/// What is wrong with the file, when no copy of a good one is left or the mirror would listen off the loopback.
+/// What is wrong with the file, when it cannot be read at all, no copy of a good one is left or the mirror would listen
+/// off the loopback.
 pub(crate) fn at_start(file: Option<&Path>) -> Result<Loaded, Unusable> {
     let Some(path) = file else { return Ok(Loaded::without_file()) };
     let (data_dir, seen, unusable) = match read(path).map(|text| (settings::parse(&text), text)) {
@@ -64,7 +68,10 @@ pub(crate) fn at_start(file: Option<&Path>) -> Result<Loaded, Unusable> {
             return Err(Unusable::told(path, parsed));
         }
         Ok((parsed, text)) => (parsed.settings.data_dir.clone(), text, Unusable::told(path, parsed)),
-        Err(unreadable) => (Settings::default().data_dir, run::chain(&unreadable), unreadable),
+        Err(unreadable) if unreadable.is_no_text() => {
+            (Settings::default().data_dir, run::chain(&unreadable), unreadable)
+        }
+        Err(unreadable) => return Err(unreadable),
     };
     match read(&data_dir.join(LAST_GOOD)).map(|text| (settings::parse(&text), text)) {
         Ok((parsed, text)) if parsed.is_usable() => {
@@ -72,6 +79,16 @@ pub(crate) fn at_start(file: Option<&Path>) -> Result<Loaded, Unusable> {
         }
         _ => Err(unusable),
     }
+}
+
+/// What the file says, whatever an agent would do without it.
+///
+/// # Errors
+/// When it cannot be used.
+pub(crate) fn as_written(file: Option<&Path>) -> Result<Settings, Unusable> {
+    let Some(path) = file else { return Ok(Settings::without_file()) };
+    let parsed = settings::parse(&read(path)?);
+    if parsed.is_usable() { Ok(parsed.settings) } else { Err(Unusable::told(path, parsed)) }
 }
 
 /// Looks at the file again. `seen` is what the last look found, `running` what the agent runs with.
@@ -156,7 +173,25 @@ impl Loaded {
 
 impl Unusable {
     fn told(path: &Path, parsed: Parsed) -> Self {
-        Self::Mistakes { path: path.to_owned(), mistakes: parsed.mistakes }
+        let entries = larder_installer::names_certs_dir(&parsed).then(|| Box::new(parsed.settings));
+        Self::Mistakes { path: path.to_owned(), mistakes: parsed.mistakes, entries }
+    }
+
+    /// Whether there is a file, and what it holds is no settings.
+    fn is_no_text(&self) -> bool {
+        let no_text = [io::ErrorKind::InvalidData, io::ErrorKind::FileTooLarge];
+        matches!(self, Self::Unreadable { source, .. } if no_text.contains(&source.kind()))
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A file that is not usable may hold a password where none belongs.
+        f.debug_struct("Loaded")
+            .field("settings", &self.settings)
+            .field("remarks", &self.remarks)
+            .field("instead_of", &self.instead_of)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,13 +214,8 @@ fn keep(settings: &mut Settings, running: &Settings) -> Vec<&'static str> {
 }
 
 fn read(path: &Path) -> Result<String, Unusable> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
-    let fits = |_| if text.len() as u64 > LONGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) };
-    match read.and_then(fits) {
-        Ok(()) => Ok(text),
-        Err(source) => Err(Unusable::Unreadable { path: path.to_owned(), source }),
-    }
+    larder_installer::read_settings(path)
+        .map_err(|source| Unusable::Unreadable { path: path.to_owned(), source })
 }
 
 fn listed(path: &Path, mistakes: &[Mistake]) -> String {

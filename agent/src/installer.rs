@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use larder_wire::settings::{InstallerSettings, Settings};
-use tokio::sync::watch;
+use tokio::runtime::Builder;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -12,7 +13,51 @@ use tracing::{error, info};
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Returns once `stop` is cancelled and the installer, when one ran, has taken its entries out.
-pub(crate) async fn supervise(mut settings: watch::Receiver<Settings>, stop: CancellationToken) {
+///
+/// It has a thread and a runtime of its own, so that neither a busy worker nor a full pool of blocking threads delays
+/// the removal of an entry.
+pub(crate) async fn supervise(settings: watch::Receiver<Settings>, stop: CancellationToken) {
+    let (done, ended) = oneshot::channel();
+    let own = stop.clone();
+    let live = move || {
+        match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(follow(settings, own)),
+            Err(error) => {
+                error!(%error, "no runtime for the installer; pulls go on");
+                return;
+            }
+        }
+        // Nobody waits when the agent ends by itself.
+        let _ = done.send(());
+    };
+    if let Err(error) = std::thread::Builder::new().name("installer".to_owned()).spawn(live) {
+        error!(%error, "no thread for the installer; pulls go on");
+        return stop.cancelled().await;
+    }
+    if ended.await.is_err() {
+        error!("the installer's thread is gone");
+    }
+}
+
+/// Takes out what an agent before left, when this one cannot start and the settings want entries managed.
+pub(crate) fn take_out_left_over(settings: &Settings) {
+    if settings.installer.enabled {
+        take_out(settings);
+    }
+}
+
+fn take_out(settings: &Settings) {
+    match larder_installer::take_out_left_over(settings) {
+        Ok(left) => {
+            for (path, why) in left {
+                error!(path = %path.display(), "cannot take our entry out: {why}");
+            }
+        }
+        Err(error) => error!(%error, "cannot take our entries out of certs.d"),
+    }
+}
+
+async fn follow(mut settings: watch::Receiver<Settings>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -44,6 +89,10 @@ async fn while_enabled(mut settings: watch::Receiver<Settings>, stop: &Cancellat
     match ended {
         Ok(()) if own.is_cancelled() => {
             info!("installer ended");
+            if !stop.is_cancelled() {
+                // Turned off: nobody is left to take out what `keep_on_shutdown` kept.
+                take_out(&settings.borrow().clone());
+            }
             return Ok(());
         }
         Ok(()) => error!("installer ended by itself; pulls go on"),
@@ -63,11 +112,12 @@ async fn until(settings: &mut watch::Receiver<Settings>, like: fn(&InstallerSett
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use tokio::time::timeout;
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    async fn until_exists(path: &std::path::Path) {
+    async fn until_exists(path: &Path) {
         let exists = async {
             while !path.exists() {
                 tokio::task::yield_now().await;
@@ -76,14 +126,90 @@ mod tests {
         timeout(DEADLINE, exists).await.expect("in time");
     }
 
+    fn settings(dir: &Path) -> Settings {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut settings = Settings { run_dir: dir.to_owned(), ..Settings::default() };
+        settings.listen.mirror = free;
+        settings.installer.certs_dir = dir.join("certs.d");
+        settings.installer.containerd_config = dir.join("config.toml");
+        settings
+    }
+
+    /// An entry as an agent before left it.
+    fn leave_entry(settings: &Settings) -> std::path::PathBuf {
+        let dir = settings.installer.certs_dir.join("quay.io");
+        std::fs::create_dir_all(&dir).unwrap();
+        let block = "# BEGIN larder 0\n[host.\"http://127.0.0.1:19500\"]\n# END larder\n";
+        std::fs::write(dir.join("hosts.toml"), format!("# theirs\n{block}")).unwrap();
+        dir.join("hosts.toml")
+    }
+
+    #[test]
+    fn a_full_pool_does_not_hold_it_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(dir.path());
+        settings.installer.enabled = true;
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            tokio::task::spawn_blocking(move || blocked.recv());
+            let (_sender, receiver) = watch::channel(settings);
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(supervise(receiver, stop.clone()));
+            until_exists(&dir.path().join("installer.json")).await;
+            stop.cancel();
+            timeout(DEADLINE, task).await.expect("in time").unwrap();
+        });
+        drop(release);
+    }
+
+    #[tokio::test]
+    async fn turned_off_it_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(dir.path());
+        settings.installer.enabled = true;
+        settings.installer.keep_on_shutdown = true;
+        let hosts = leave_entry(&settings);
+        // It waits for the lock, so that no round of its own takes the entry out.
+        let lock = std::fs::File::create(dir.path().join("installer.lock")).unwrap();
+        lock.lock().unwrap();
+        let (sender, receiver) = watch::channel(settings);
+        let stop = CancellationToken::new();
+        let run = while_enabled(receiver, &stop);
+        tokio::pin!(run);
+        tokio::select! {
+            biased;
+            _ = &mut run => panic!("ended by itself"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(lock);
+        sender.send_modify(|settings| settings.installer.enabled = false);
+        timeout(DEADLINE, run).await.expect("in time").unwrap();
+        assert_eq!(std::fs::read_to_string(hosts).unwrap(), "# theirs\n");
+    }
+
+    #[test]
+    fn an_agent_that_cannot_start_takes_out_what_it_manages() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(dir.path());
+        let hosts = leave_entry(&settings);
+        let holds = || std::fs::read_to_string(&hosts).unwrap().contains("BEGIN larder");
+        take_out_left_over(&settings);
+        assert!(holds(), "the installer is another's business");
+        settings.installer.enabled = true;
+        let lock = std::fs::File::create(dir.path().join("installer.lock")).unwrap();
+        lock.lock().unwrap();
+        take_out_left_over(&settings);
+        assert!(holds(), "another installer takes care of it");
+        drop(lock);
+        take_out_left_over(&settings);
+        assert!(!holds());
+    }
+
     #[tokio::test]
     async fn the_installer_follows_its_setting_and_ends_with_the_agent() {
         let dir = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut settings = Settings { run_dir: dir.path().to_owned(), ..Settings::default() };
-        settings.listen.mirror = free;
-        settings.installer.certs_dir = dir.path().join("certs.d");
-        settings.installer.containerd_config = dir.path().join("config.toml");
+        let settings = settings(dir.path());
         let (sender, receiver) = watch::channel(settings);
         let stop = CancellationToken::new();
         let task = tokio::spawn(supervise(receiver, stop.clone()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use larder_wire::settings::{Mistake, Settings, Spoils};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +33,8 @@ pub(crate) struct Reload {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Takes changes of the file over until `stop`.
-pub(crate) async fn run(mut reload: Reload, stop: CancellationToken) {
+/// Takes changes of the file over until `stop`, on SIGHUP at once.
+pub(crate) async fn run(mut reload: Reload, mut hangup: Signal, stop: CancellationToken) {
     let Some(file) = reload.file.take() else { return stop.cancelled().await };
     let bell = Arc::new(Notify::new());
     let directory =
@@ -51,6 +52,7 @@ pub(crate) async fn run(mut reload: Reload, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = bell.notified() => quiet(&bell).await,
+            _ = hangup.recv() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Pages};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Unusable};
 use crate::log::{self, Log};
 use crate::metrics::Metrics;
 use crate::reload::{self, Reload};
@@ -62,6 +62,9 @@ pub(crate) fn agent(file: Option<&Path>) -> ExitCode {
         Err(unusable) => {
             // There is no log yet, and a closed stream changes nothing about the ending.
             let _ = writeln!(io::stderr(), "{}", chain(&unusable));
+            if let Unusable::Mistakes { entries: Some(settings), .. } = &unusable {
+                installer::take_out_left_over(settings);
+            }
             return ExitCode::from(USAGE);
         }
     };
@@ -88,10 +91,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 async fn live(file: Option<&Path>, loaded: Loaded, log: Log) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::System("signals", error))?;
+    let hangup = signal(SignalKind::hangup()).map_err(|error| Failure::System("signals", error))?;
     begin::tell_origin(file, &loaded);
-    let begun = begin::begin(&loaded).await?;
+    let begun = tokio::select! {
+        begun = begin::begin(&loaded) => begun,
+        () = signals.next() => {
+            // What an agent before left in certs.d would lead nowhere.
+            if !loaded.settings.installer.keep_on_shutdown {
+                installer::take_out_left_over(&loaded.settings);
+            }
+            info!("ended before it began");
+            return Ok(());
+        }
+    };
+    let begun = begun.inspect_err(|_| installer::take_out_left_over(&loaded.settings))?;
     let (mirror, run_dir) = (begun.mirror.clone(), loaded.settings.run_dir.clone());
-    let mut tasks = start(file, loaded, log, begun);
+    let mut tasks = start(file, loaded, log, begun, hangup);
     let (ended, ending) = tokio::select! {
         () = signals.next() => (Ok(()), Ending::Asked),
         task = tasks.first_to_end() => (Err(Failure::Task(task)), Ending::Broken),
@@ -111,7 +126,7 @@ async fn live(file: Option<&Path>, loaded: Loaded, log: Log) -> Result<(), Failu
 }
 
 /// Starts every long task.
-fn start(file: Option<&Path>, loaded: Loaded, log: Log, begun: Begun) -> Tasks {
+fn start(file: Option<&Path>, loaded: Loaded, log: Log, begun: Begun, hangup: Signal) -> Tasks {
     let Begun { listeners, mirror, instance } = begun;
     let mut tasks = Tasks::default();
     let stop = tasks.stop.clone();
@@ -139,7 +154,7 @@ fn start(file: Option<&Path>, loaded: Loaded, log: Log, begun: Begun) -> Tasks {
     tasks.spawn("report", push::run(settings.clone(), move || facts_of_report.report(), stop.clone()));
     tasks.spawn("settings", apply(settings, mirror, log, stop.clone()));
     let reload = Reload { file: file.map(Path::to_owned), seen: loaded.seen, settings: sender, metrics };
-    tasks.spawn("reload", reload::run(reload, stop));
+    tasks.spawn("reload", reload::run(reload, hangup, stop));
     tasks
 }
 

@@ -8,12 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use larder_wire::digest::hex;
-use larder_wire::proof::KEY_FILE;
+use larder_wire::proof::{ADDRESS_FILE, KEY_FILE};
 
 use crate::replace;
-
-/// The mirror listener's address as text, for the case that the settings say port 0.
-const ADDRESS_FILE: &str = "address";
 
 /// Random bytes as lower-case hex.
 ///

@@ -2,6 +2,7 @@
 //! Must not decide what is written: that is [`crate::plan`].
 
 use std::io;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, Mode, fsync, mkdirat, unlinkat};
 use rustix::io::Errno;
@@ -16,8 +17,14 @@ use crate::tree::{HOSTS, Seen, Tree};
 /// Carries one write out.
 ///
 /// # Errors
-/// Whatever the file system says; what was there is there still.
-pub(crate) fn install(seen: &Seen, install: &Install, _proof: &Reachable) -> io::Result<Done> {
+/// `TimedOut` when the proof is too old by now, else whatever the file system says; what was there is there still.
+pub(crate) fn install(seen: &Seen, install: &Install, proof: &Reachable) -> io::Result<Done> {
+    if !proof.is_fresh(Instant::now()) {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the agent's proof is too old by now; asking again",
+        ));
+    }
     match install {
         Install::NewDir { dir, file } => new_dir(&Tree::make(&seen.path)?, dir, file),
         Install::NewFile { dir, file } => match open(seen, dir)? {

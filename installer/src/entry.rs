@@ -12,6 +12,8 @@ const OWNED: &str = "# larder: owned sha256=";
 const NOTE: &str = "# Larder wrote this file and takes it out again. Change it and it is yours: only the marked lines go then.";
 const BEGIN: &str = "# BEGIN larder ";
 const END: &str = "# END larder";
+pub(crate) const CA: &str = "ca";
+pub(crate) const CLIENT: &str = "client";
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What containerd is to be told about a registry.
@@ -47,8 +49,8 @@ pub(crate) struct Held {
     pub(crate) made: Made,
     /// The block is there as it was written.
     pub(crate) intact: bool,
-    /// The block names certificates.
-    pub(crate) certificates: bool,
+    /// The certificates that the block names, quoted.
+    pub(crate) certificates: Vec<String>,
     /// The file without us, byte for byte.
     pub(crate) rest: Vec<u8>,
 }
@@ -116,16 +118,27 @@ impl Certificates {
         self.ca.is_empty() && self.client.is_empty()
     }
 
+    /// What is left of them beside keys that somebody else sets.
+    pub(crate) fn beside(mut self, keys: &[&str]) -> Self {
+        if keys.contains(&CA) {
+            self.ca.clear();
+        }
+        if keys.contains(&CLIENT) {
+            self.client.clear();
+        }
+        self
+    }
+
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.ca.is_empty() {
             let names: Vec<_> = self.ca.iter().map(|name| quoted(name)).collect();
-            lines.push(format!("ca = [{}]", names.join(", ")));
+            lines.push(format!("{CA} = [{}]", names.join(", ")));
         }
         if !self.client.is_empty() {
             let pair = |(cert, key): &(String, String)| format!("[{}, {}]", quoted(cert), quoted(key));
             let pairs: Vec<_> = self.client.iter().map(pair).collect();
-            lines.push(format!("client = [{}]", pairs.join(", ")));
+            lines.push(format!("{CLIENT} = [{}]", pairs.join(", ")));
         }
         lines
     }
@@ -139,7 +152,7 @@ pub(crate) fn find(file: &[u8]) -> Option<Held> {
     if marker.is_none() && begin.is_none() {
         return None;
     }
-    let (rest, block) = without(file, CertificateLines::Go);
+    let (rest, block) = without(file, &[]);
     Some(Held {
         whole: marker.is_some() && rest.iter().all(u8::is_ascii_whitespace),
         made: marker.map(|line| made(line)).unwrap_or_default(),
@@ -149,15 +162,16 @@ pub(crate) fn find(file: &[u8]) -> Option<Held> {
     })
 }
 
-/// What to leave when our entry is taken out: `None` when the file is ours alone.
-pub(crate) fn left_behind(file: &[u8]) -> Option<Vec<u8>> {
+/// What to leave when our entry is taken out: `None` when the file is ours alone. `certificates` are those of its
+/// directory that nobody else names.
+pub(crate) fn left_behind(file: &[u8], certificates: &Certificates) -> Option<Vec<u8>> {
     let held = find(file)?;
     if held.whole {
         return None;
     }
     // A file with a word of its own is read for its own sake: it needs the certificates that our block named for it.
-    if held.certificates && has_content(&held.rest) {
-        return Some(without(file, CertificateLines::Stay).0);
+    if !held.certificates.is_empty() && has_content(&held.rest) {
+        return Some(without(file, &certificates.lines()).0);
     }
     Some(held.rest)
 }
@@ -167,22 +181,15 @@ pub(crate) fn has_content(file: &[u8]) -> bool {
     lines_of(file).iter().map(|line| line.trim_ascii()).any(|line| !line.is_empty() && line[0] != b'#')
 }
 
-/// What to do with the block's `ca` and `client` lines.
-#[derive(Clone, Copy, PartialEq)]
-enum CertificateLines {
-    Go,
-    Stay,
-}
-
 /// What was found of a block.
 #[derive(Default)]
 struct Block {
     intact: bool,
-    certificates: bool,
+    certificates: Vec<String>,
 }
 
-/// The file without our first lines and without every block.
-fn without(file: &[u8], certificates: CertificateLines) -> (Vec<u8>, Block) {
+/// The file without our first lines and without every block; `instead` stands in the first one's place.
+fn without(file: &[u8], mut instead: &[String]) -> (Vec<u8>, Block) {
     let lines = lines_of(file);
     let mut rest = file[..file.len() - lines.iter().map(|line| line.len()).sum::<usize>()].to_vec();
     let mut block = Block::default();
@@ -195,11 +202,9 @@ fn without(file: &[u8], certificates: CertificateLines) -> (Vec<u8>, Block) {
         if bare(line).starts_with(BEGIN.as_bytes()) {
             let end = block_end(&lines, next);
             block = read_block(&lines[next..end]);
-            if certificates == CertificateLines::Stay {
-                lines[next..end]
-                    .iter()
-                    .filter(|line| names_certificates(line))
-                    .for_each(|line| rest.extend(*line));
+            for text in std::mem::take(&mut instead) {
+                rest.extend(text.as_bytes());
+                rest.extend(&line[bare(line).len()..]);
             }
             if !lines[end - 1].ends_with(b"\n") {
                 drop_newline(&mut rest, line);
@@ -247,7 +252,8 @@ fn block_end(lines: &[&[u8]], begin: usize) -> usize {
 }
 
 fn read_block(lines: &[&[u8]]) -> Block {
-    let certificates = lines.iter().any(|line| names_certificates(line));
+    let certificates =
+        lines.iter().filter(|line| names_certificates(line)).flat_map(|line| strings(line)).collect();
     let (Some(first), Some(last)) = (lines.first(), lines.last()) else { return Block::default() };
     let inside: Vec<_> =
         lines[1..].iter().take(lines.len().saturating_sub(2)).map(|line| bare(line)).collect();
@@ -258,6 +264,23 @@ fn read_block(lines: &[&[u8]]) -> Block {
 
 fn names_certificates(line: &[u8]) -> bool {
     line.starts_with(b"ca = ") || line.starts_with(b"client = ")
+}
+
+/// The strings in one of our lines, in their quotes.
+fn strings(line: &[u8]) -> Vec<String> {
+    let (mut found, mut begun, mut escaped) = (Vec::new(), None::<String>, false);
+    for c in String::from_utf8_lossy(line).chars() {
+        let Some(text) = &mut begun else {
+            begun = (c == '"').then(|| c.to_string());
+            continue;
+        };
+        text.push(c);
+        if c == '"' && !escaped {
+            found.extend(begun.take());
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    found
 }
 
 fn made(marker: &[u8]) -> Made {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use larder_wire::settings::{UpstreamSettings, UpstreamUrl};
 use toml_edit::{Document, Item, Table};
 
-use crate::entry::{Entry, has_content, mirror_url};
+use crate::entry::{CA, CLIENT, Entry, has_content, mirror_url};
 use crate::state::{Reason, Told};
 
 /// Where our block goes in a text that may have it.
@@ -16,6 +16,8 @@ pub(crate) struct Place {
     at: usize,
     /// The file says nothing, so that containerd may be using Docker-style certificates beside it.
     pub(crate) says_nothing: bool,
+    /// Which certificates it names itself.
+    pub(crate) sets: Vec<&'static str>,
 }
 
 /// Says whether our entry may go into a file (without what is ours already), and where.
@@ -38,21 +40,23 @@ pub(crate) fn judge(
     let document = Document::parse(text).map_err(|error| unparsable(path, text, &error))?;
     if let Some(key) = inline_host(document.as_table()) {
         return Err(Reason::InlineHosts.because(format!(
-            "{path} gives {key} inline; write it as a [host.\"URL\"] table, since containerd 2 does not order inline \
-             ones and nothing can be put before them"
+            "{path} gives {} inline; write it as a [host.\"URL\"] table, since containerd 2 does not order inline \
+             ones and nothing can be put before them",
+            shown(&key)
         )));
     }
     let hosts = hosts(document.as_table());
     if let Some(host) = hosts.iter().find(|host| mirror.is_some_and(|mirror| is_mirror(host, mirror))) {
         return Err(Reason::AlreadyListed.because(format!(
-            "{path} already lists {host} outside our marked lines; take that table out to let Larder manage it"
+            "{path} already lists {} outside our marked lines; take that table out to let Larder manage it",
+            shown(host)
         )));
     }
     if let Some(other) = other_upstream(document.as_table(), &hosts, upstream, path)? {
         return Err(other);
     }
     let at = first_table(document.as_table()).map_or(text.len(), |table| place_before(text, table));
-    Ok(Place { at, says_nothing: !has_content(file) })
+    Ok(Place { at, says_nothing: !has_content(file), sets: certificate_keys(document.as_table()) })
 }
 
 /// Puts the block in. A file without a final newline gets one before the block and none after it, so that taking the
@@ -85,6 +89,16 @@ pub(crate) fn lists(file: &[u8], mirror: SocketAddr) -> bool {
         return false;
     };
     hosts(document.as_table()).iter().any(|host| is_mirror(host, mirror))
+}
+
+/// The root keys for certificates that a file sets; none when it does not parse.
+pub(crate) fn sets(file: &[u8]) -> Vec<&'static str> {
+    let document = std::str::from_utf8(file).ok().and_then(|text| Document::parse(text).ok());
+    document.map(|document| certificate_keys(document.as_table())).unwrap_or_default()
+}
+
+fn certificate_keys(root: &Table) -> Vec<&'static str> {
+    [CA, CLIENT].into_iter().filter(|key| root.contains_key(key)).collect()
 }
 
 fn text_of<'a>(file: &'a [u8], path: &str) -> Result<&'a str, Told> {
@@ -173,11 +187,18 @@ fn other_upstream(
         server.into_iter().chain(hosts.iter().map(String::as_str)).find(|url| !leads_to(url, upstream));
     Ok(other.map(|other| {
         Reason::OtherUpstream.because(format!(
-            "{path} sends {} to {other}, not to {}; set `url` to it, or `override_existing = true` to let Larder come \
-             first",
-            upstream.registry, upstream.url
+            "{path} sends {} to {}, not to {}; set `url` to it, or `override_existing = true` to let Larder come first",
+            upstream.registry,
+            shown(other),
+            upstream.url
         ))
     }))
+}
+
+/// As much of a URL as may be told: no user, no password, no query.
+fn shown(url: &str) -> &str {
+    let host = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    host.split(['?', '#']).next().unwrap_or_default()
 }
 
 fn leads_to(text: &str, upstream: &UpstreamSettings) -> bool {
@@ -267,7 +288,7 @@ fn is_as_before(before: &str, result: &str, entry: &Entry<'_>) -> bool {
         after.remove("host");
     }
     if !entry.certificates.is_empty() {
-        for key in ["ca", "client"].into_iter().filter(|key| !before.contains_key(*key)) {
+        for key in [CA, CLIENT].into_iter().filter(|key| !before.contains_key(*key)) {
             after.remove(key);
         }
     }

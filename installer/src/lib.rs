@@ -12,11 +12,13 @@ mod fake_agent;
 mod hosts;
 mod lock;
 mod memory;
+mod places;
 mod plan;
 mod preflight;
 mod probe;
 mod restore;
 mod run;
+mod small_file;
 mod snippet;
 mod state;
 mod status;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_wire::settings::Settings;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::memory::Memory;
@@ -35,14 +38,22 @@ use crate::plan::Known;
 
 pub use restore::withdraw_all;
 pub use run::run;
+pub use small_file::read_settings;
 pub use state::{Reason, RegistryState, STATE_FILE, Standing, State, read};
 pub use status::status;
-pub use uninstall::{Uninstalled, uninstall};
+pub use uninstall::{Uninstalled, names_certs_dir, take_out_left_over, uninstall};
 
 /// One round; `None` when it was stopped before anything was decided. What is begun on the disk is ended.
-async fn converge(settings: &Arc<Settings>, memory: &mut Memory, stop: &CancellationToken) -> Option<State> {
+///
+/// # Errors
+/// When the work on the disk panicked.
+async fn converge(
+    settings: &Arc<Settings>,
+    memory: &mut Memory,
+    stop: &CancellationToken,
+) -> Result<Option<State>, JoinError> {
     let ground = preflight::check(&settings.installer);
-    let outcome = stop.run_until_cancelled(probe::probe(settings)).await?;
+    let Some(outcome) = stop.run_until_cancelled(probe::probe(settings)).await else { return Ok(None) };
     let verdict = memory.judge(outcome, Instant::now());
     let (settings, mut book) = (Arc::clone(settings), memory.take_book());
     let on_disk = move || {
@@ -58,7 +69,7 @@ async fn converge(settings: &Arc<Settings>, memory: &mut Memory, stop: &Cancella
         };
         (state, book)
     };
-    let (state, book) = tokio::task::spawn_blocking(on_disk).await.ok()?;
+    let (state, book) = tokio::task::spawn_blocking(on_disk).await?;
     memory.put_book(book);
-    Some(state)
+    Ok(Some(state))
 }

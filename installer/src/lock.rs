@@ -19,9 +19,12 @@ pub(crate) struct Lock {
 /// `NotFound` when there is no `run_dir` yet; whatever else the file system says.
 pub(crate) fn take(run_dir: &Path) -> io::Result<Option<Lock>> {
     // Reading is enough to lock, so that agent and installer of different users can share the file.
-    let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let path = run_dir.join("installer.lock");
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).mode(0o664).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("no regular file"));
+    }
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock { _file: file })),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -40,6 +43,13 @@ mod tests {
         assert!(take(dir.path()).unwrap().is_none());
         drop(first);
         assert!(take(dir.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_pipe_is_no_lock_and_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&dir.path().join("installer.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(take(dir.path()).is_err());
     }
 
     #[test]

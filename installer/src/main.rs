@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Bad command line or settings.
 const USAGE: u8 = 64;
+/// Something broke: a file, the runtime, a part of our own.
+const BROKEN: u8 = 70;
 /// A `run` holds the lock.
 const IN_USE: u8 = 75;
 
@@ -59,8 +61,11 @@ fn main() -> ExitCode {
             told.iter().for_each(|line| tell(line));
             settings
         }
-        Err(mistakes) => {
-            mistakes.iter().for_each(|line| tell(line));
+        Err(unusable) => {
+            unusable.lines.iter().for_each(|line| tell(line));
+            if let (Command::Run(_), Some(settings)) = (&arguments.command, unusable.settings) {
+                take_out(&settings);
+            }
             return ExitCode::from(USAGE);
         }
     };
@@ -71,17 +76,37 @@ fn main() -> ExitCode {
     };
     ended.unwrap_or_else(|error| {
         tell(&format!("larder-installer: {error:#}"));
-        ExitCode::FAILURE
+        ExitCode::from(BROKEN)
     })
 }
 
-/// Reads the settings, with what is wrong but does not spoil them, a line each; or everything that is wrong.
-fn load(path: &Path) -> Result<(Settings, Vec<String>), Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
+/// Everything that is wrong with a settings file, a line each.
+struct Unusable {
+    lines: Vec<String>,
+    /// What it says all the same about where our entries may lie.
+    settings: Option<Box<Settings>>,
+}
+
+/// Reads the settings, with what is wrong but does not spoil them, a line each.
+fn load(path: &Path) -> Result<(Settings, Vec<String>), Unusable> {
+    let text = larder_installer::read_settings(path)
+        .map_err(|error| Unusable { lines: vec![format!("{}: {error}", path.display())], settings: None })?;
     let parsed = parse(&text);
     let line = |mistake: &Mistake| format!("{}:{}: {}", path.display(), mistake.line, mistake.what);
-    let told = parsed.mistakes.iter().chain(&parsed.unknown).map(line).collect();
-    if parsed.is_usable() { Ok((parsed.settings, told)) } else { Err(told) }
+    let lines = parsed.mistakes.iter().chain(&parsed.unknown).map(line).collect();
+    if parsed.is_usable() {
+        return Ok((parsed.settings, lines));
+    }
+    let settings = larder_installer::names_certs_dir(&parsed).then(|| Box::new(parsed.settings));
+    Err(Unusable { lines, settings })
+}
+
+/// Nobody will take care of entries that an earlier run left.
+fn take_out(settings: &Settings) {
+    match larder_installer::take_out_left_over(settings) {
+        Ok(left) => left.iter().for_each(|(path, why)| tell(&format!("{}: {why}", path.display()))),
+        Err(error) => tell(&format!("cannot take out what an earlier run left: {error}")),
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -83,7 +83,7 @@ impl Book {
     pub(crate) fn notice(&mut self, settings: &Settings, seen: &Seen, now: Instant) {
         for upstream in &settings.upstreams {
             let registry = &upstream.registry;
-            if self.in_place.contains(registry) && !plan::is_in(registry, seen) {
+            if self.in_place.contains(registry) && plan::is_out(registry, seen) {
                 tracing::warn!(%registry, "our entry was changed or taken out by somebody else");
                 self.undone(registry, now);
             }
@@ -127,8 +127,11 @@ impl Book {
         let done = match (&decision.removal, &decision.install, verdict) {
             (Some(removal), _, _) => restore::remove(seen, removal),
             (None, Some(install), Verdict::In(reachable)) => {
-                self.written.insert(registry.clone(), now);
-                apply::install(seen, install, reachable)
+                let done = apply::install(seen, install, reachable);
+                if !done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                    self.written.insert(registry.clone(), now);
+                }
+                done
             }
             _ => Ok(Done::Written),
         };

@@ -1,18 +1,23 @@
 //! What to do about every registry, and what to tell about it: a pure rule from the settings, what lies on disk and
 //! what the probes say. Must not touch the disk or the clock.
 
+mod ours;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use larder_wire::name::Registry;
 use larder_wire::settings::{InstallerMode, Settings, UpstreamSettings};
 
-use crate::entry::{self, Certificates, Entry, Held, Made};
+use crate::entry::{Certificates, Entry, Held, Made};
 use crate::hosts;
 use crate::preflight::Ground;
 use crate::probe::Verdict;
 use crate::state::{Reason, Standing, Told};
 use crate::tree::{Dir, Hosts, Seen};
+
+pub(crate) use ours::{Removal, is_about, is_in, is_out, removals};
+use ours::{held, is_wholly_ours, names, names_vanished, place, removal};
 
 const DEFAULT: &str = "_default";
 
@@ -54,26 +59,6 @@ pub(crate) enum Install {
     },
 }
 
-/// A write that takes our entry out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Removal {
-    Change {
-        dir: String,
-        old: Vec<u8>,
-        new: Vec<u8>,
-    },
-    File {
-        dir: String,
-        old: Vec<u8>,
-    },
-    /// The directory that we made and its file, both at once; certs.d too if we made it and it is empty then.
-    Dir {
-        dir: String,
-        old: Vec<u8>,
-        root: bool,
-    },
-}
-
 /// What is known besides what lies on disk.
 pub(crate) struct Known<'a> {
     pub(crate) ground: &'a Ground,
@@ -99,54 +84,6 @@ pub(crate) fn plan(settings: &Settings, seen: &Seen, known: &Known<'_>) -> Plan 
         InstallerMode::Manage | InstallerMode::Absent => seen.dirs.iter().filter_map(stray).collect(),
     };
     Plan { decisions, strays }
-}
-
-/// Everything of ours in certs.d, taken out.
-pub(crate) fn removals(seen: &Seen) -> Vec<Removal> {
-    seen.dirs.iter().filter_map(|(name, dir)| removal(name, dir)).collect()
-}
-
-/// Whether a registry's entry is there as we wrote it.
-pub(crate) fn is_in(registry: &Registry, seen: &Seen) -> bool {
-    place(registry, seen).1.and_then(held).is_some_and(|held| held.intact)
-}
-
-/// What containerd looks a registry's directory up by, in its order.
-fn names(registry: &Registry) -> Vec<String> {
-    match registry.port() {
-        Some(port) => vec![format!("{}_{port}_", registry.host()), registry.as_str().to_owned()],
-        None => vec![registry.as_str().to_owned()],
-    }
-}
-
-/// The directory that containerd would read for a registry, or the name to make it under.
-fn place<'a>(registry: &Registry, seen: &'a Seen) -> (String, Option<&'a Dir>) {
-    let names = names(registry);
-    let others = |name: &&String| seen.dirs.get(*name).is_some_and(|dir| !is_wholly_ours(dir));
-    let name = names.iter().find(others).unwrap_or(&names[0]);
-    (name.clone(), seen.dirs.get(name))
-}
-
-fn held(dir: &Dir) -> Option<Held> {
-    match &dir.hosts {
-        Hosts::Text(text) => entry::find(text),
-        Hosts::Absent | Hosts::Untouchable(_) => None,
-    }
-}
-
-/// A directory that would not be there without us.
-fn is_wholly_ours(dir: &Dir) -> bool {
-    dir.names.is_empty() && held(dir).is_some_and(|held| held.whole && held.made.dir)
-}
-
-fn removal(name: &str, dir: &Dir) -> Option<Removal> {
-    let Hosts::Text(text) = &dir.hosts else { return None };
-    let (held, old, name) = (entry::find(text)?, text.clone(), name.to_owned());
-    Some(match entry::left_behind(text) {
-        Some(new) => Removal::Change { dir: name, old, new },
-        None if is_wholly_ours(dir) => Removal::Dir { dir: name, old, root: held.made.root },
-        None => Removal::File { dir: name, old },
-    })
 }
 
 /// One registry and everything that is known about it.
@@ -184,25 +121,26 @@ impl<'a> Case<'a> {
     fn manage(&self) -> Decision {
         let aim = self.aim();
         if let Err(told) = aim {
-            // A file that does not parse is left as it is: containerd ignores it, our lines in it included.
-            let untouched = told.reason == Reason::Unparsable;
+            // A file that does not parse is left as it is while the agent is well: containerd ignores it, our lines in
+            // it included, and whoever breaks it may be about to mend it.
+            let untouched =
+                told.reason == Reason::Unparsable && !matches!(self.known.verdict, Verdict::Out(_));
             let refused = self.because(Standing::Refused, told);
             return if untouched { refused } else { refused.and_out(self) };
         }
         match (self.known.verdict, aim) {
             (Verdict::Out(why), _) => self.because(self.away(why), why.clone()).and_out(self),
+            (_, Ok(Aim::Write(_))) if !self.may_write_now() && self.names_vanished() => self
+                .told(Standing::Withdrawn, None, "a certificate that our entry names changed")
+                .and_out(self),
             _ if self.known.fought.contains(&self.upstream.registry) => {
                 self.because(Standing::Refused, self.fought())
             }
             (_, Ok(Aim::Right)) => self.told(Standing::Installed, None, &self.known.ground.note),
-            (Verdict::In(_), Ok(Aim::Write(install)))
-                if !self.known.recent.contains(&self.upstream.registry) =>
-            {
-                Decision {
-                    install: Some(install),
-                    ..self.told(Standing::Installed, None, &self.known.ground.note)
-                }
-            }
+            (Verdict::In(_), Ok(Aim::Write(install))) if self.may_write_now() => Decision {
+                install: Some(install),
+                ..self.told(Standing::Installed, None, &self.known.ground.note)
+            },
             (Verdict::In(_), _) => self.pending("written less than 30s ago; the next write follows"),
             (Verdict::Unsure(None), _) => self.pending("waiting for good probes in a row"),
             (Verdict::Unsure(Some(why)), _) if self.in_place() => {
@@ -260,7 +198,7 @@ impl<'a> Case<'a> {
         };
         let name = self.name.clone();
         match &dir.hosts {
-            Hosts::Untouchable(told) => Err(told.clone()),
+            Hosts::Unreadable(told) | Hosts::Untouchable(told) => Err(told.clone()),
             Hosts::Absent => {
                 let file = self.entry(&dir.names).file(Made::default());
                 Ok(Aim::Write(Install::NewFile { dir: name, file }))
@@ -285,9 +223,12 @@ impl<'a> Case<'a> {
         let path = self.shown(&self.name);
         let rest = self.held.as_ref().map_or(text, |held| &held.rest);
         let place = hosts::judge(rest, &path, self.upstream, self.known.mirror)?;
-        let named = place.says_nothing || self.held.as_ref().is_some_and(|held| held.certificates);
+        let named =
+            place.says_nothing || self.held.as_ref().is_some_and(|held| !held.certificates.is_empty());
         let nothing = BTreeSet::new();
-        hosts::splice(rest, &path, &place, &self.entry(if named { &dir.names } else { &nothing }))
+        let mut entry = self.entry(if named { &dir.names } else { &nothing });
+        entry.certificates = entry.certificates.beside(&place.sets);
+        hosts::splice(rest, &path, &place, &entry)
     }
 
     /// Whether an entry of ours would hide what an administrator wrote for others, or be hidden itself.
@@ -302,9 +243,15 @@ impl<'a> Case<'a> {
                 self.shown_dir(&self.name)
             )));
         }
+        if let Some(unseen) = self.seen.others.iter().find(|other| new && other.names.is_none()) {
+            let root = unseen.path.display();
+            return Err(Reason::SecondRootShadowed
+                .because(format!("{root} cannot be read from here; mount it read-only")));
+        }
         let names = [names(registry), vec![DEFAULT.to_owned()]].concat();
         let hidden = self.seen.others.iter().filter(|other| new || other.first).find_map(|other| {
-            names.iter().find(|name| other.names.contains(*name)).map(|name| (other, other.path.join(name)))
+            let there = other.names.as_ref()?;
+            names.iter().find(|name| there.contains(*name)).map(|name| (other, other.path.join(name)))
         });
         let Some((other, path)) = hidden else { return Ok(()) };
         Err(Reason::SecondRootShadowed.because(if other.first {
@@ -340,6 +287,18 @@ impl<'a> Case<'a> {
         self.held.as_ref().is_some_and(|held| held.intact)
     }
 
+    /// Whether an entry may be put in or changed in this round.
+    fn may_write_now(&self) -> bool {
+        let registry = &self.upstream.registry;
+        matches!(self.known.verdict, Verdict::In(_))
+            && !self.known.recent.contains(registry)
+            && !self.known.fought.contains(registry)
+    }
+
+    fn names_vanished(&self) -> bool {
+        self.held.as_ref().zip(self.dir).is_some_and(|(held, dir)| names_vanished(held, dir))
+    }
+
     /// How an entry that belongs out is told of.
     fn away(&self, why: &Told) -> Standing {
         let was_in = self.held.is_some() || self.known.once_in.contains(&self.upstream.registry);
@@ -373,15 +332,6 @@ impl<'a> Case<'a> {
 
     fn shown_dir(&self, name: &str) -> String {
         self.seen.path.join(name).display().to_string()
-    }
-}
-
-impl Removal {
-    /// The registry's directory.
-    pub(crate) fn dir(&self) -> &str {
-        match self {
-            Self::Change { dir, .. } | Self::File { dir, .. } | Self::Dir { dir, .. } => dir,
-        }
     }
 }
 

@@ -3,10 +3,7 @@
 
 mod health;
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,29 +14,33 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use larder_wire::digest::hex;
-use larder_wire::proof;
+use larder_wire::proof::{self, ADDRESS_FILE, BYPASS};
 use larder_wire::settings::Settings;
-use nix::fcntl::OFlag;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::small_file::{self, TINY};
 use crate::state::{Reason, Told};
 
 pub(crate) use health::{Health, Verdict};
 
 /// Everything a probe does: connect, `GET /v2/`, `HEAD` the canary.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// The agent says so while its kill switch is set.
-const BYPASS: &str = "larder-bypass";
-/// The agent's address, for settings that say port 0.
-const ADDRESS_FILE: &str = "address";
-/// Key and address are far shorter.
-const LONGEST_FILE: u64 = 4096;
+/// How long a proof is good for a write.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// The agent of this node has just proven itself at this address.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reachable {
     mirror: SocketAddr,
+    since: std::time::Instant,
+}
+
+impl Reachable {
+    /// Whether it was proven so lately that something may be written for it.
+    pub(crate) fn is_fresh(&self, now: std::time::Instant) -> bool {
+        now.saturating_duration_since(self.since) <= FRESH
+    }
 }
 
 /// What one probe found.
@@ -68,24 +69,24 @@ pub(crate) async fn probe(settings: &Settings) -> Outcome {
             file.display()
         )));
     };
-    let key = read_small(&settings.run_dir.join(proof::KEY_FILE)).ok().filter(|key| !key.is_empty());
+    let key =
+        small_file::read(&settings.run_dir.join(proof::KEY_FILE), TINY).ok().filter(|key| !key.is_empty());
     match ask(mirror, key.as_deref(), Instant::now() + TIMEOUT).await {
         Ok(()) => Outcome::Good(mirror),
         Err(refusal) => Outcome::Bad(refusal.told(mirror, key.is_some(), &settings.run_dir)),
     }
 }
 
-/// Where the mirror listens: the settings' address, or with port 0 the one that the agent wrote down. Loopback only:
-/// what lies in `run_dir` must not send containerd off the node.
+/// Where the mirror listens: the address that the running agent wrote down, which the settings may have left behind
+/// (a changed `listen` waits for a restart), else the settings'. Loopback only: what lies in `run_dir` must not send
+/// containerd off the node.
 pub(crate) fn mirror_address(settings: &Settings) -> Option<SocketAddr> {
-    let configured = settings.listen.mirror;
-    let address = if configured.port() != 0 {
-        configured
-    } else {
-        let written = read_small(&settings.run_dir.join(ADDRESS_FILE)).ok()?;
-        std::str::from_utf8(&written).ok()?.trim().parse().ok()?
+    let usable = |address: &SocketAddr| address.ip().is_loopback() && address.port() != 0;
+    let written = || {
+        let text = small_file::read(&settings.run_dir.join(ADDRESS_FILE), TINY).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
     };
-    (address.ip().is_loopback() && address.port() != 0).then_some(address)
+    written().filter(usable).or_else(|| Some(settings.listen.mirror).filter(usable))
 }
 
 /// What a probe did not get.
@@ -200,18 +201,6 @@ fn challenge() -> String {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the kernel has random bytes once it runs containers");
     hex(&bytes)
-}
-
-/// A small regular file of a directory that others may write to: no link is followed and nothing is waited for.
-fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other(format!("{} is no regular file", path.display())));
-    }
-    let mut bytes = Vec::new();
-    file.take(LONGEST_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

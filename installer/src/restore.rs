@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, fsync, unlinkat};
 use rustix::io::Errno;
 
 use crate::apply::open;
-use crate::entry::{find, left_behind, random_name};
+use crate::entry::{find, random_name};
 use crate::plan::{self, Removal};
+use crate::small_file::{self, SETTINGS};
 use crate::swap::{self, Done};
 use crate::tree::{HOSTS, Hosts, OWN_DIRS, OWN_FILES, Seen, Tree, look, names, open_file, read_all};
 
@@ -62,9 +64,8 @@ pub fn withdraw_all(certs_dir: &Path) -> Vec<(PathBuf, String)> {
 }
 
 fn withdraw(certs_dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
-    tidy(certs_dir)?;
+    let mut left = tidy(certs_dir)?;
     let seen = look(certs_dir, &[])?;
-    let mut left = Vec::new();
     for removal in plan::removals(&seen) {
         let why = match remove(&seen, &removal) {
             Ok(Done::Written) => continue,
@@ -77,15 +78,20 @@ fn withdraw(certs_dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     Ok(left)
 }
 
-/// Files that hold our lines and are not to be touched, and passing names that could not be cleared up.
+/// Files that hold our lines and are not to be touched, or that may, and passing names that could not be cleared up.
 fn untouchable(seen: &Seen) -> Vec<(PathBuf, String)> {
     let mut left = Vec::new();
     for (name, dir) in &seen.dirs {
         let path = seen.path.join(name).join(HOSTS);
-        if let Hosts::Untouchable(told) = &dir.hosts
-            && fs::read(&path).is_ok_and(|bytes| find(&bytes).is_some())
-        {
-            left.push((path, told.words.clone()));
+        match &dir.hosts {
+            Hosts::Unreadable(told) => left.push((path, told.words.clone())),
+            // Through a link, as containerd reads it.
+            Hosts::Untouchable(told)
+                if small_file::linked(&path, SETTINGS).is_ok_and(|bytes| find(&bytes).is_some()) =>
+            {
+                left.push((path, told.words.clone()));
+            }
+            Hosts::Untouchable(_) | Hosts::Text(_) | Hosts::Absent => {}
         }
     }
     let passing =
@@ -96,47 +102,59 @@ fn untouchable(seen: &Seen) -> Vec<(PathBuf, String)> {
     left
 }
 
-/// Clears up what a crash left anywhere in certs.d.
-pub(crate) fn tidy(certs_dir: &Path) -> io::Result<()> {
-    let Some(tree) = Tree::open(certs_dir)? else { return Ok(()) };
+/// Clears up what a crash left anywhere in certs.d; where that could not be done is returned, each with the reason.
+pub(crate) fn tidy(certs_dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let Some(tree) = Tree::open(certs_dir)? else { return Ok(Vec::new()) };
+    let mut left = Vec::new();
     for name in tree.names()? {
-        let dir = match tree.dir(&name) {
-            Ok(dir) => dir,
-            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
-            Err(error) => return Err(error.into()),
+        let tidied = match tree.dir(&name) {
+            Ok(dir) => tidy_dir(&tree, &name, &dir),
+            // What it may hold of ours is told by whoever looks at it next.
+            Err(_) => continue,
         };
-        if name.starts_with(NEW_DIR) {
-            empty(&dir)?;
-            drop_if_empty(&tree, &name)?;
-        } else if let Some(was) = name.strip_prefix(TRASH).and_then(|rest| rest.rsplit_once('.')) {
-            tidy_trash(&tree, &name, was.0, &dir)?;
-        } else {
-            swap::tidy(&dir)?;
+        if let Err(error) = tidied {
+            left.push((certs_dir.join(name), format!("cannot clear up after an earlier run: {error}")));
         }
     }
-    Ok(())
+    Ok(left)
+}
+
+fn tidy_dir(tree: &Tree, name: &str, dir: &OwnedFd) -> io::Result<()> {
+    if name.starts_with(NEW_DIR) {
+        empty(dir)?;
+        drop_if_empty(tree, name).map(drop)
+    } else if let Some((was, _)) = name.strip_prefix(TRASH).and_then(|rest| rest.rsplit_once('.')) {
+        tidy_trash(tree, name, was, dir)
+    } else {
+        swap::tidy(dir)
+    }
 }
 
 /// A directory on its way out: it goes if it holds nothing but our file, else it gets its name back.
-fn tidy_trash(tree: &Tree, trash: &str, name: &str, dir: &std::os::fd::OwnedFd) -> io::Result<()> {
-    let ours = match open_file(dir, HOSTS) {
-        Ok(file) => left_behind_nothing(&read_all(file)?),
-        Err(Errno::NOENT) => true,
-        Err(error) => return Err(error.into()),
-    };
-    if ours && names(dir)?.iter().all(|name| name == HOSTS || name.starts_with(OWN_FILES)) {
+fn tidy_trash(tree: &Tree, trash: &str, name: &str, dir: &OwnedFd) -> io::Result<()> {
+    // What stays is not ours, and then the directory is not either.
+    let ours = swap::tidy(dir).is_ok()
+        && names(dir).is_ok_and(|names| names.iter().all(|name| name == HOSTS))
+        && match open_file(dir, HOSTS) {
+            Ok(file) => read_all(file).is_ok_and(|text| find(&text).is_some_and(|held| held.whole)),
+            Err(error) => error == Errno::NOENT,
+        };
+    if ours {
         empty(dir)?;
-        return drop_if_empty(tree, trash);
+        if drop_if_empty(tree, trash)? {
+            return Ok(());
+        }
     }
+    give_back(tree, trash, name)
+}
+
+/// A directory on its way out gets its name back.
+fn give_back(tree: &Tree, trash: &str, name: &str) -> io::Result<()> {
     match swap::rename_new(tree.root(), trash, name) {
         // Somebody made a new one; theirs stays, and `uninstall` tells of this one.
         Ok(()) | Err(Errno::EXIST) => Ok(fsync(tree.root())?),
         Err(error) => Err(error.into()),
     }
-}
-
-fn left_behind_nothing(file: &[u8]) -> bool {
-    find(file).is_some() && left_behind(file).is_none()
 }
 
 /// Out of containerd's sight in one step, then away, if it is still what we looked at.
@@ -146,29 +164,40 @@ fn drop_dir(tree: &Tree, name: &str, old: &[u8]) -> io::Result<Done> {
         Err(Errno::NOENT) => return Ok(Done::Lost),
         other => other?,
     }
-    let dir = tree.dir(&trash)?;
-    let unchanged = swap::holds(&dir, old)? && names(&dir)?.iter().all(|name| name == HOSTS);
-    if !unchanged {
-        tidy_trash(tree, &trash, name, &dir)?;
+    // What cannot be read is not what we looked at.
+    let dir = tree.dir(&trash).ok().filter(|dir| {
+        swap::holds(dir, old).unwrap_or(false)
+            && names(dir).is_ok_and(|names| names.iter().all(|name| name == HOSTS))
+    });
+    let Some(dir) = dir else {
+        give_back(tree, &trash, name)?;
         return Ok(Done::Lost);
+    };
+    if let Err(error) = swap::remove(&dir, HOSTS) {
+        give_back(tree, &trash, name)?;
+        return Err(error.into());
     }
-    swap::remove(&dir, HOSTS)?;
-    drop_if_empty(tree, &trash)?;
+    if !drop_if_empty(tree, &trash)? {
+        // Somebody put something in at the last moment.
+        give_back(tree, &trash, name)?;
+    }
     fsync(tree.root())?;
     Ok(Done::Written)
 }
 
 /// Removes our own kinds of files.
-fn empty(dir: &std::os::fd::OwnedFd) -> io::Result<()> {
+fn empty(dir: &OwnedFd) -> io::Result<()> {
     for name in names(dir)?.iter().filter(|name| *name == HOSTS || name.starts_with(OWN_FILES)) {
         swap::remove(dir, name)?;
     }
     Ok(())
 }
 
-fn drop_if_empty(tree: &Tree, name: &str) -> io::Result<()> {
+/// Whether it is gone.
+fn drop_if_empty(tree: &Tree, name: &str) -> io::Result<bool> {
     match unlinkat(tree.root(), name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

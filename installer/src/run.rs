@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lock::{self, Lock};
 use crate::memory::{self, Memory};
+use crate::places::Places;
 use crate::state::{RegistryState, State};
-use crate::{converge, restore, state};
+use crate::{converge, plan, state};
 
 /// How often the lock is asked for while another installer holds it.
 const LOCK_PERIOD: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const LOCK_PERIOD: Duration = Duration::from_secs(1);
 /// Waits while another installer holds the lock, and while there is no `run_dir` yet.
 ///
 /// # Errors
-/// When the lock's file cannot be opened at all.
+/// When the lock's file cannot be opened at all, or when a round panicked; our entries are taken out then, too.
 pub async fn run(mut settings: watch::Receiver<Settings>, stop: CancellationToken) -> anyhow::Result<()> {
     let run_dir = settings.borrow().run_dir.clone();
     let Some(_lock) = stop.run_until_cancelled(wait_for_lock(&run_dir)).await.transpose()? else {
@@ -34,14 +35,18 @@ pub async fn run(mut settings: watch::Receiver<Settings>, stop: CancellationToke
     };
     let mut told = state::read(&run_dir).unwrap_or_default();
     let mut memory = Memory::new();
-    let mut certs_dir: Option<PathBuf> = None;
-    loop {
+    let mut places = Places::default();
+    let ended = loop {
         let current = Arc::new(pinned(&settings.borrow_and_update(), &run_dir));
         let begun = Instant::now();
-        if enter(&mut certs_dir, &current) {
+        if places.follow(&current) {
             memory.forget_writes();
         }
-        let Some(state) = converge(&current, &mut memory, &stop).await else { break };
+        let state = match converge(&current, &mut memory, &stop).await {
+            Ok(Some(state)) => state,
+            Ok(None) => break Ok(()),
+            Err(panic) => break Err(anyhow::Error::new(panic).context("the work on certs.d broke off")),
+        };
         tell(state, &mut told, &run_dir);
         let next = begun + memory.pause();
         let changed = async {
@@ -51,14 +56,14 @@ pub async fn run(mut settings: watch::Receiver<Settings>, stop: CancellationToke
         };
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => break Ok(()),
             () = changed => {}
             () = sleep_until(next) => {}
         }
-    }
+    };
     let current = pinned(&settings.borrow(), &run_dir);
-    leave(&current, &mut told);
-    Ok(())
+    leave(&current, places, &mut told);
+    ended
 }
 
 async fn wait_for_lock(run_dir: &Path) -> anyhow::Result<Lock> {
@@ -84,39 +89,19 @@ fn pinned(settings: &Settings, run_dir: &Path) -> Settings {
     Settings { run_dir: run_dir.to_owned(), ..settings.clone() }
 }
 
-/// Clears up a certs.d that is new to us, and takes our entries out of the one before. Whether it is a new one.
-fn enter(before: &mut Option<PathBuf>, settings: &Settings) -> bool {
-    let certs_dir = &settings.installer.certs_dir;
-    if before.as_ref() == Some(certs_dir) {
-        return false;
+/// The end: what could be taken out is told as withdrawn, what is left as it was.
+fn leave(settings: &Settings, places: Places, told: &mut State) {
+    let Some(left) = places.leave(settings) else { return };
+    let mut state = memory::withdrawn(settings, "the installer was stopped");
+    for registry in &mut state.registries {
+        let is_left = |(path, _): &&(PathBuf, String)| plan::is_about(path, &registry.registry);
+        let Some((_, why)) = left.iter().find(is_left) else { continue };
+        if let Some(last) = told.registries.iter().find(|last| last.registry == registry.registry) {
+            registry.clone_from(last);
+        }
+        registry.message = format!("the installer was stopped and could not take the entry out: {why}");
     }
-    if let Some(before) = before.replace(certs_dir.clone()) {
-        withdraw(&before);
-    }
-    if memory::may_write(settings)
-        && let Err(error) = restore::tidy(certs_dir)
-    {
-        tracing::error!(certs_dir = %certs_dir.display(), %error, "cannot clear up after an earlier run");
-    }
-    true
-}
-
-fn leave(settings: &Settings, told: &mut State) {
-    if !memory::leaves_nothing(settings) {
-        return;
-    }
-    if withdraw(&settings.installer.certs_dir) {
-        tell(memory::withdrawn(settings, "the installer was stopped"), told, &settings.run_dir);
-    }
-}
-
-/// Whether everything went.
-fn withdraw(certs_dir: &Path) -> bool {
-    let left = restore::withdraw_all(certs_dir);
-    for (path, why) in &left {
-        tracing::error!(path = %path.display(), "cannot take our entry out: {why}");
-    }
-    left.is_empty()
+    tell(state, told, &settings.run_dir);
 }
 
 /// Tells what changed, once.

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::random_name;
+use crate::small_file::{self, SETTINGS};
 
 /// The file in `run_dir`.
 pub const STATE_FILE: &str = "installer.json";
@@ -80,7 +81,7 @@ pub struct RegistryState {
 /// Reads what the installer last told; `None` when it told nothing readable yet.
 #[must_use]
 pub fn read(run_dir: &Path) -> Option<State> {
-    serde_json::from_slice(&fs::read(run_dir.join(STATE_FILE)).ok()?).ok()
+    serde_json::from_slice(&small_file::read(&run_dir.join(STATE_FILE), SETTINGS).ok()?).ok()
 }
 
 impl State {
@@ -179,6 +180,19 @@ mod tests {
             text,
             r#"{"registries":[{"registry":"docker.io","state":"refused","reason":"TwoRoots","message":"","since":"2026-11-20T09:00:00Z"}]}"#
         );
+    }
+
+    #[test]
+    fn a_pipe_and_a_link_are_no_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(STATE_FILE);
+        State::default().write(dir.path()).unwrap();
+        fs::rename(&path, dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", &path).unwrap();
+        assert_eq!(read(dir.path()), None);
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read(dir.path()), None);
     }
 
     #[test]

@@ -35,7 +35,16 @@ pub(crate) enum Done {
 pub(crate) fn create(dir: &OwnedFd, file: &[u8]) -> io::Result<Done> {
     let temp = temp_name(NONE, &short_digest(file));
     write_new(dir, &temp, file, None)?;
-    rename_or_drop(dir, &temp, HOSTS)
+    match rename_new(dir, &temp, HOSTS) {
+        Ok(()) => {
+            fsync(dir)?;
+            Ok(Done::Written)
+        }
+        Err(error) => {
+            remove(dir, &temp)?;
+            if error == Errno::EXIST { Ok(Done::Lost) } else { Err(error.into()) }
+        }
+    }
 }
 
 /// Changes hosts.toml from what was read.
@@ -51,7 +60,10 @@ pub(crate) fn exchange(dir: &OwnedFd, old: &[u8], new: &[u8]) -> io::Result<Done
         return if error == Errno::NOENT { Ok(Done::Lost) } else { Err(error.into()) };
     }
     let done = settle(dir, &temp, old, new)?;
-    remove(dir, &temp)?;
+    // What cannot be read is not ours to remove; something newer stands in its place.
+    if text(dir, &temp).is_some() {
+        remove(dir, &temp)?;
+    }
     fsync(dir)?;
     Ok(done)
 }
@@ -63,9 +75,8 @@ pub(crate) fn take_away(dir: &OwnedFd, old: &[u8]) -> io::Result<Done> {
         Err(Errno::NOENT) => return Ok(Done::Lost),
         other => other?,
     }
-    if read(dir, &temp)?.is_none_or(|(taken, _)| taken != old) {
-        // Theirs. A newer one may stand there by now; then this one would be gone without us, too.
-        let _ = rename_or_drop(dir, &temp, HOSTS)?;
+    if text(dir, &temp).is_none_or(|taken| taken != old) {
+        put_back(dir, &temp)?;
         return Ok(Done::Lost);
     }
     remove(dir, &temp)?;
@@ -78,15 +89,14 @@ pub(crate) fn tidy(dir: &OwnedFd) -> io::Result<()> {
     for temp in names(dir)?.into_iter().filter(|name| name.starts_with(OWN_FILES)) {
         let hashes = temp[OWN_FILES.len()..].split(['.', '-']).collect::<Vec<_>>();
         let [old, new, _random] = hashes[..] else { continue };
-        let hash = |name: &str| io::Result::Ok(read(dir, name)?.map(|(bytes, _)| short_digest(&bytes)));
-        let (Some(held), in_place) = (hash(&temp)?, hash(HOSTS)?) else { continue };
-        let theirs = held != old && held != new;
-        if theirs && new == NONE {
-            let _ = rename_or_drop(dir, &temp, HOSTS)?;
-            continue;
-        }
+        let hash = |name: &str| text(dir, name).map(|bytes| short_digest(&bytes));
+        let (held, in_place) = (hash(&temp), hash(HOSTS));
+        let theirs = held.as_deref().is_none_or(|held| held != old && held != new);
         if theirs && in_place.as_deref() == Some(new) {
             swap(dir, &temp)?;
+        } else if theirs && (new == NONE || held.is_none()) {
+            put_back(dir, &temp)?;
+            continue;
         }
         remove(dir, &temp)?;
         fsync(dir)?;
@@ -101,15 +111,17 @@ pub(crate) fn holds(dir: &OwnedFd, expected: &[u8]) -> io::Result<bool> {
 
 /// After an exchange: looks at what came out, and while it is not what should have, puts it back.
 fn settle(dir: &OwnedFd, temp: &str, old: &[u8], new: &[u8]) -> io::Result<Done> {
-    let came_out = |expected: &[u8]| {
-        let (bytes, _) = read(dir, temp)?.ok_or(io::ErrorKind::NotFound)?;
-        io::Result::Ok(if bytes == expected { None } else { Some(bytes) })
-    };
-    let Some(mut theirs) = came_out(old)? else { return Ok(Done::Written) };
-    let mut expected = new.to_vec();
+    let mut theirs = text(dir, temp);
+    if theirs.as_deref() == Some(old) {
+        return Ok(Done::Written);
+    }
+    let mut expected = Some(new.to_vec());
     for _ in 0..MOST_TURNS {
         swap(dir, temp)?;
-        let Some(newer) = came_out(&expected)? else { break };
+        let newer = text(dir, temp);
+        if newer == expected {
+            break;
+        }
         expected = std::mem::replace(&mut theirs, newer);
     }
     Ok(Done::Lost)
@@ -149,20 +161,21 @@ fn read(dir: &OwnedFd, name: &str) -> io::Result<Option<(Vec<u8>, Stat)>> {
     }
 }
 
-/// Renames to a name that must be free; if it is not, what we hold is older and goes.
-fn rename_or_drop(dir: &OwnedFd, from: &str, to: &str) -> io::Result<Done> {
-    let renamed = rename_new(dir, from, to);
-    if renamed.is_err() {
-        remove(dir, from)?;
+/// What a file says; `None` when it is not there or cannot be read, which nothing of ours is.
+fn text(dir: &OwnedFd, name: &str) -> Option<Vec<u8>> {
+    read(dir, name).ok().flatten().map(|(bytes, _)| bytes)
+}
+
+/// Gives somebody else's file its place again. Where a newer one stands, this one would be gone without us, too. On any
+/// other error it stays where it is, and so it does when nobody can tell what it is.
+fn put_back(dir: &OwnedFd, temp: &str) -> io::Result<()> {
+    match rename_new(dir, temp, HOSTS) {
+        Ok(()) => {}
+        Err(Errno::EXIST) if text(dir, temp).is_some() => remove(dir, temp)?,
+        Err(Errno::EXIST | Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
     }
-    match renamed {
-        Ok(()) => {
-            fsync(dir)?;
-            Ok(Done::Written)
-        }
-        Err(Errno::EXIST) => Ok(Done::Lost),
-        Err(error) => Err(error.into()),
-    }
+    Ok(fsync(dir)?)
 }
 
 fn temp_name(old: &str, new: &str) -> String {

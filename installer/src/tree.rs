@@ -8,7 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Dir as Listing, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Dir as Listing, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat, openat2,
+    statx,
+};
 use rustix::io::Errno;
 
 use crate::preflight::same_dir;
@@ -53,6 +56,8 @@ pub(crate) struct Dir {
 pub(crate) enum Hosts {
     Absent,
     Text(Vec<u8>),
+    /// It cannot be told what it says, and why.
+    Unreadable(Told),
     /// Not to be touched, and why.
     Untouchable(Told),
 }
@@ -62,7 +67,8 @@ pub(crate) struct Other {
     pub(crate) path: PathBuf,
     /// containerd looks there before it looks in ours.
     pub(crate) first: bool,
-    pub(crate) names: BTreeSet<String>,
+    /// `None` when it cannot be seen from here.
+    pub(crate) names: Option<BTreeSet<String>>,
 }
 
 impl Tree {
@@ -103,7 +109,7 @@ impl Tree {
         for name in self.names()?.into_iter().filter(|name| !name.starts_with(OWN_DIRS)) {
             let shown = self.path.join(&name);
             let dir = match self.dir(&name) {
-                Ok(dir) => look_into(dir, &shown)?,
+                Ok(dir) => look_into(dir, &shown).unwrap_or_else(|error| Dir::unreadable(&shown, &error)),
                 Err(Errno::LOOP) => Dir::untouchable(Reason::Symlink.because(format!(
                     "{} is a symbolic link, which is not followed; make it a directory",
                     shown.display()
@@ -112,7 +118,7 @@ impl Tree {
                     Reason::Unparsable.because(format!("{} is no directory; take it away", shown.display())),
                 ),
                 Err(Errno::NOENT) => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => Dir::unreadable(&shown, &error.into()),
             };
             dirs.insert(name, dir);
         }
@@ -125,9 +131,15 @@ pub(crate) fn look(path: &Path, roots: &[PathBuf]) -> io::Result<Seen> {
     let tree = Tree::open(path)?;
     let dirs = tree.as_ref().map_or_else(|| Ok(BTreeMap::new()), Tree::look)?;
     let ours = roots.iter().position(|root| same_dir(root, path)).unwrap_or(0);
+    let mounted = is_mount(path);
     let other = |(at, root): (usize, &PathBuf)| {
-        let entries = fs::read_dir(root).ok()?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let names = match fs::read_dir(root).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => {
+                Some(entries.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !mounted => return None,
+            Err(_) => None,
+        };
         Some(Other { path: root.clone(), first: at < ours, names })
     };
     let others = roots.iter().enumerate().filter(|(at, root)| *at != ours && !same_dir(root, path));
@@ -143,6 +155,30 @@ impl Dir {
     fn untouchable(why: Told) -> Self {
         Self { hosts: Hosts::Untouchable(why), names: BTreeSet::new() }
     }
+
+    fn unreadable(shown: &Path, error: &io::Error) -> Self {
+        Self { hosts: Hosts::unreadable(shown, error), names: BTreeSet::new() }
+    }
+}
+
+impl Hosts {
+    fn unreadable(shown: &Path, error: &io::Error) -> Self {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => Reason::ForeignOwner,
+            _ => Reason::Unparsable,
+        };
+        let us = nix::unistd::geteuid();
+        Self::Unreadable(reason.because(format!(
+            "{} cannot be read ({error}), so it is left alone; let uid {us} read it, or take it away",
+            shown.display()
+        )))
+    }
+}
+
+/// Whether a directory is where something is mounted: what lies beside it on the node is not to be seen then.
+fn is_mount(path: &Path) -> bool {
+    statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn look_into(dir: OwnedFd, shown: &Path) -> io::Result<Dir> {
@@ -152,7 +188,8 @@ fn look_into(dir: OwnedFd, shown: &Path) -> io::Result<Dir> {
     let hosts = if let Some(told) = foreign(&File::from(dir.try_clone()?), shown)? {
         Hosts::Untouchable(told)
     } else if there {
-        read_hosts(&dir, &shown.join(HOSTS))?
+        let shown = shown.join(HOSTS);
+        read_hosts(&dir, &shown).unwrap_or_else(|error| Hosts::unreadable(&shown, &error))
     } else {
         Hosts::Absent
     };
@@ -212,13 +249,14 @@ pub(crate) fn read_all(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The names in a directory, but `.` and `..` and what is no UTF-8.
+/// The names in a directory but `.` and `..`. One that is no UTF-8 shows that something is there, and opens nothing.
 pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in Listing::read_from(dir)? {
         let entry = entry?;
-        if let Some(name) = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | "..")) {
-            names.insert(name.to_owned());
+        let name = entry.file_name().to_string_lossy();
+        if !matches!(&*name, "." | "..") {
+            names.insert(name.into_owned());
         }
     }
     Ok(names)

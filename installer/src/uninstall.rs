@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use larder_wire::settings::Settings;
+use larder_wire::settings::{Mistake, Parsed, Settings, Spoils};
 
 use crate::{lock, memory, restore};
 
@@ -37,6 +37,31 @@ pub fn uninstall(settings: &Settings) -> io::Result<Uninstalled> {
     // The agent reads what we told last. No run_dir, nobody to tell.
     let _ = memory::withdrawn(settings, "uninstalled").write(&settings.run_dir);
     Ok(Uninstalled::Clean)
+}
+
+/// Whether settings with mistakes can be relied on for where our entries lie: only then may something be taken out.
+#[must_use]
+pub fn names_certs_dir(parsed: &Parsed) -> bool {
+    let spoilt = |mistake: &Mistake| {
+        let about = |words: &str| mistake.what.starts_with(words);
+        mistake.spoils == Spoils::File && (about("installer") || about("run_dir") || about("not TOML"))
+    };
+    !parsed.mistakes.iter().any(spoilt)
+}
+
+/// Takes out what an earlier run left, for a process that cannot start and so cannot take care of it. Leaves everything
+/// to an installer that runs, and to an administrator who only wants to observe. What is left, and why.
+///
+/// # Errors
+/// As [`uninstall`].
+pub fn take_out_left_over(settings: &Settings) -> io::Result<Vec<(PathBuf, String)>> {
+    if !memory::may_write(settings) {
+        return Ok(Vec::new());
+    }
+    Ok(match uninstall(settings)? {
+        Uninstalled::Left(left) => left,
+        Uninstalled::Clean | Uninstalled::Running => Vec::new(),
+    })
 }
 
 #[cfg(test)]

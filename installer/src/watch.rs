@@ -15,13 +15,13 @@ const PERIOD: Duration = Duration::from_secs(5);
 
 /// Never returns.
 pub(crate) async fn follow(path: &Path, settings: Sender<Settings>, mut hangup: Signal) {
-    let mut seen = std::fs::read(path).ok();
+    let mut seen = larder_installer::read_settings(path).ok();
     loop {
         tokio::select! {
             _ = hangup.recv() => {}
             () = sleep(PERIOD) => {}
         }
-        let now = std::fs::read(path).ok();
+        let now = larder_installer::read_settings(path).ok();
         if now == seen {
             continue;
         }
@@ -38,8 +38,8 @@ pub(crate) async fn follow(path: &Path, settings: Sender<Settings>, mut hangup: 
                     tracing::info!(path = %path.display(), "took new settings over");
                 }
             }
-            Err(mistakes) => {
-                mistakes.iter().for_each(|line| tracing::error!("settings left as they were: {line}"));
+            Err(unusable) => {
+                unusable.lines.iter().for_each(|line| tracing::error!("settings left as they were: {line}"));
             }
         }
     }

@@ -160,3 +160,27 @@ async fn bad_words_and_bad_settings_exit_64() {
         assert!(told.contains("larder.toml:2: "), "{told}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_went_bad_leave_no_entry_behind() {
+    let node = Node::new().await;
+    let mut run = node.run();
+    until("installed", || node.path("certs.d/ghcr.io/hosts.toml").exists()).await;
+    run.signal(Signal::SIGKILL);
+    run.0.wait().unwrap();
+    let good = fs::read_to_string(node.path("larder.toml")).unwrap();
+    fs::write(node.path("larder.toml"), format!("generation = true\n{good}")).unwrap();
+    assert_eq!(node.output("status").0, Some(64));
+    assert!(node.path("certs.d/ghcr.io").exists());
+    assert_eq!(node.output("run").0, Some(64));
+    assert_eq!(fs::read_to_string(node.hub()).unwrap(), ADMIN);
+    assert!(!node.path("certs.d/ghcr.io").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_does_not_give_exits_70() {
+    let node = Node::new().await;
+    fs::remove_dir_all(node.path("certs.d")).unwrap();
+    fs::write(node.path("certs.d"), "").unwrap();
+    assert_eq!(node.output("status").0, Some(70));
+}

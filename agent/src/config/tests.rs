@@ -146,3 +146,52 @@ fn a_node_has_a_name() {
     report.node.clear();
     assert!(!node_name(&report).is_empty());
 }
+
+#[test]
+fn a_file_that_cannot_be_read_is_never_started_around() {
+    let place = Place::new();
+    let good = place.write("");
+    keep_last_good(&place.data_dir, &good).unwrap();
+    fs::remove_file(&place.file).unwrap();
+    assert!(matches!(at_start(Some(&place.file)), Err(Unusable::Unreadable { .. })));
+    let no_text = |bytes: &[u8]| {
+        fs::write(&place.file, bytes).unwrap();
+        read(&place.file).unwrap_err().is_no_text()
+    };
+    assert!(no_text(b"\xff"));
+    assert!(!read(&place.dir.path().join("absent")).unwrap_err().is_no_text());
+    fs::remove_file(&place.file).unwrap();
+    fs::create_dir(&place.file).unwrap();
+    assert!(matches!(at_start(Some(&place.file)), Err(Unusable::Unreadable { .. })));
+}
+
+#[test]
+fn forgetting_asks_the_agent_of_the_file_and_no_other() {
+    let place = Place::new();
+    let good = place.write("run_dir = \"/elsewhere\"\n");
+    keep_last_good(&place.data_dir, &good).unwrap();
+    assert_eq!(as_written(Some(&place.file)).unwrap().run_dir, Path::new("/elsewhere"));
+    place.write("generation = true\n");
+    assert!(at_start(Some(&place.file)).is_ok());
+    assert!(as_written(Some(&place.file)).is_err());
+}
+
+#[test]
+fn no_debug_line_shows_the_text() {
+    let place = Place::new();
+    let mut seen = String::new();
+    place.write("password = \"hunter2\"\n");
+    let running = Settings::default();
+    assert!(!format!("{:?}", at_start(Some(&place.file)).unwrap()).contains("hunter2"));
+    assert!(!format!("{:?}", again(&place.file, &mut seen, &running)).contains("hunter2"));
+}
+
+#[test]
+fn mistakes_elsewhere_still_say_where_the_entries_are() {
+    let place = Place::new();
+    place.write("generation = true\n[installer]\nenabled = true\ncerts_dir = \"/c\"\n");
+    let Err(Unusable::Mistakes { entries: Some(settings), .. }) = at_start(Some(&place.file)) else {
+        panic!()
+    };
+    assert!(settings.installer.enabled && settings.installer.certs_dir == Path::new("/c"));
+}

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -21,7 +23,7 @@ fn watch_file(file: &Path, data_dir: &Path) -> Running {
     let reload =
         Reload { file: Some(file.to_owned()), seen, settings: sender, metrics: Arc::clone(&metrics) };
     let stop = CancellationToken::new();
-    tokio::spawn(run(reload, stop.clone()));
+    tokio::spawn(run(reload, signal(SignalKind::hangup()).unwrap(), stop.clone()));
     Running { settings, metrics, stop }
 }
 
@@ -92,10 +94,27 @@ async fn without_a_file_the_settings_stay_until_the_end() {
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(
         Reload { file: None, seen: String::new(), settings: sender, metrics },
+        signal(SignalKind::hangup()).unwrap(),
         stop.clone(),
     ));
     tokio::task::yield_now().await;
     assert!(settings.has_changed().is_ok());
     stop.cancel();
     timeout(DEADLINE, task).await.expect("in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_hangup_looks_at_once_where_no_bell_rings() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (file, real) = (dir.path().join("larder.toml"), elsewhere.path().join("real.toml"));
+    fs::write(&real, "generation = 1").unwrap();
+    symlink(&real, &file).unwrap();
+    let mut running = watch_file(&file, dir.path());
+    // The first look is over once it has told of a bad file; what comes then rings no bell.
+    fs::write(&real, "generation = true").unwrap();
+    running.until_failures(1).await;
+    fs::write(&real, "generation = 2").unwrap();
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+    running.until_generation(2).await;
+    running.stop.cancel();
 }

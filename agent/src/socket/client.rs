@@ -54,7 +54,7 @@ pub(crate) fn ask_to_forget(file: Option<&Path>, image: &Image) -> ExitCode {
 }
 
 fn asked(file: Option<&Path>, image: &Image) -> Result<Result<usize, AskError>, config::Unusable> {
-    let run_dir = config::at_start(file)?.settings.run_dir;
+    let run_dir = config::as_written(file)?.run_dir;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(match runtime {
         Ok(runtime) => runtime.block_on(async {

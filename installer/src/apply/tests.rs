@@ -70,3 +70,17 @@ fn a_directory_that_turned_into_a_link_is_not_followed() {
     assert_eq!(install(&seen, &change, &proof()).unwrap(), Done::Lost);
     assert_eq!(fs::read(outside.path().join("hosts.toml")).unwrap(), b"old");
 }
+
+#[test]
+fn an_old_proof_is_good_for_nothing() {
+    let certs = tempfile::tempdir().unwrap();
+    let seen = look(certs.path(), &[]).unwrap();
+    let new = Install::NewDir { dir: "docker.io".into(), file: b"file".to_vec() };
+    let then = Instant::now().checked_sub(std::time::Duration::from_secs(4)).unwrap();
+    let mut health = Health::new();
+    let good = || Outcome::Good(([127, 0, 0, 1], 19500).into());
+    let _ = [health.judge(good(), then), health.judge(good(), then)];
+    let Verdict::In(old) = health.judge(good(), then) else { panic!() };
+    assert_eq!(install(&seen, &new, &old).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert!(names(certs.path()).is_empty());
+}

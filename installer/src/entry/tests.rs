@@ -43,7 +43,7 @@ fn an_owned_file_is_whole_and_remembers_what_we_made() {
         let file = ENTRY.file(made);
         let held = find(&file).unwrap();
         assert_eq!((held.whole, held.intact, held.made), (true, true, made));
-        assert_eq!(left_behind(&file), None);
+        assert_eq!(left_behind(&file, &Certificates::default()), None);
     }
 }
 
@@ -55,7 +55,7 @@ fn docker_certificates_are_named_at_the_root() {
     assert_eq!(table["ca"].to_string(), r#"["a.crt", "b.crt"]"#);
     assert_eq!(table["client"].to_string(), r#"[["c.cert", "c.key"]]"#);
     assert!(file.find("\nca = ").unwrap() < file.find("[host.").unwrap());
-    assert_eq!(left_behind(file.as_bytes()), None);
+    assert_eq!(left_behind(file.as_bytes(), &Certificates::default()), None);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn names_with_quotes_stay_toml() {
 fn a_file_without_us_holds_nothing() {
     for file in ["", "# BEGIN\n", "server = \"https://a\"\n", "# larder\n[host.\"https://a\"]\n"] {
         assert_eq!(find(file.as_bytes()), None, "{file}");
-        assert_eq!(left_behind(file.as_bytes()), None);
+        assert_eq!(left_behind(file.as_bytes(), &Certificates::default()), None);
     }
 }
 
@@ -79,15 +79,18 @@ fn an_owned_file_that_somebody_added_to_keeps_what_they_added() {
     file.extend(b"\n[host.\"https://other\"]\n");
     let held = find(&file).unwrap();
     assert!(!held.whole && held.intact && held.made.dir);
-    assert_eq!(left_behind(&file), Some(b"\n[host.\"https://other\"]\n".to_vec()));
+    assert_eq!(left_behind(&file, &Certificates::default()), Some(b"\n[host.\"https://other\"]\n".to_vec()));
 }
 
 #[test]
 fn certificates_stay_for_what_somebody_added() {
     let mut file = with_certificates(&["a.crt"]).file(Made::default());
     file.extend(b"[host.\"https://other\"]\n");
-    assert!(find(&file).unwrap().certificates);
-    assert_eq!(left_behind(&file).unwrap(), b"ca = [\"a.crt\"]\n[host.\"https://other\"]\n");
+    assert_eq!(find(&file).unwrap().certificates, ["\"a.crt\""]);
+    assert_eq!(
+        left_behind(&file, &with_certificates(&["a.crt"]).certificates).unwrap(),
+        b"ca = [\"a.crt\"]\n[host.\"https://other\"]\n"
+    );
 }
 
 #[test]
@@ -101,17 +104,17 @@ fn a_changed_block_is_not_intact_and_goes_all_the_same() {
 fn what_somebody_put_between_our_marks_stays() {
     let block = ENTRY.block("\n");
     let file = block.replace("# END", "[host.\"https://other\"]\n  skip_verify = true\n# END");
-    let rest = String::from_utf8(left_behind(file.as_bytes()).unwrap()).unwrap();
+    let rest = String::from_utf8(left_behind(file.as_bytes(), &Certificates::default()).unwrap()).unwrap();
     assert_eq!(rest, "[host.\"https://other\"]\n  skip_verify = true\n");
     let headers = block.replace("# END", "[host.\"http://127.0.0.1:19500\".header]\n  a = \"b\"\n# END");
-    assert_eq!(left_behind(headers.as_bytes()).unwrap(), b"");
+    assert_eq!(left_behind(headers.as_bytes(), &Certificates::default()).unwrap(), b"");
 }
 
 #[test]
 fn a_lost_end_mark_takes_no_more_than_our_lines() {
     let block = ENTRY.block("\n").replace("# END larder\n", "");
     let file = format!("server = \"https://a\"\n{block}\n# theirs\n[host.\"https://b\"]\n");
-    let rest = String::from_utf8(left_behind(file.as_bytes()).unwrap()).unwrap();
+    let rest = String::from_utf8(left_behind(file.as_bytes(), &Certificates::default()).unwrap()).unwrap();
     assert_eq!(rest, "server = \"https://a\"\n\n# theirs\n[host.\"https://b\"]\n");
 }
 
@@ -119,5 +122,5 @@ fn a_lost_end_mark_takes_no_more_than_our_lines() {
 fn every_block_goes() {
     let block = ENTRY.block("\n");
     let file = format!("{block}# theirs\n{block}");
-    assert_eq!(left_behind(file.as_bytes()).unwrap(), b"# theirs\n");
+    assert_eq!(left_behind(file.as_bytes(), &Certificates::default()).unwrap(), b"# theirs\n");
 }

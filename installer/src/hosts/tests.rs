@@ -37,7 +37,10 @@ fn goes_in_at(marked: &str) {
     let new = put_in(&text).unwrap();
     assert_eq!(new, expected);
     assert!(find(new.as_bytes()).unwrap().intact);
-    assert_eq!(String::from_utf8(left_behind(new.as_bytes()).unwrap()).unwrap(), text);
+    assert_eq!(
+        String::from_utf8(left_behind(new.as_bytes(), &Certificates::default()).unwrap()).unwrap(),
+        text
+    );
 }
 
 #[test]
@@ -81,10 +84,10 @@ fn a_file_without_a_final_newline_is_without_one_again() {
     {
         let new = put_in(text).unwrap();
         assert!(new.ends_with("# END larder") && new.starts_with(text), "{new:?}");
-        assert_eq!(left_behind(new.as_bytes()).unwrap(), text.as_bytes());
+        assert_eq!(left_behind(new.as_bytes(), &Certificates::default()).unwrap(), text.as_bytes());
         // An editor that ends the last line has ended theirs, no more.
         let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
-        let edited = left_behind(format!("{new}{newline}").as_bytes()).unwrap();
+        let edited = left_behind(format!("{new}{newline}").as_bytes(), &Certificates::default()).unwrap();
         assert_eq!(String::from_utf8(edited).unwrap(), format!("{text}{newline}"));
     }
 }
@@ -106,7 +109,7 @@ fn certificates_go_in_where_a_file_says_nothing() {
     assert!(place.says_nothing);
     let new = String::from_utf8(splice(b"# nothing\n", "F", &place, &entry).unwrap()).unwrap();
     assert_eq!(new.parse::<toml::Table>().unwrap()["ca"][0].as_str(), Some("a.crt"));
-    assert_eq!(left_behind(new.as_bytes()).unwrap(), b"# nothing\n");
+    assert_eq!(left_behind(new.as_bytes(), &Certificates::default()).unwrap(), b"# nothing\n");
     assert!(!judge(b"skip_verify = true\n", "F", &hub(), Some(MIRROR)).unwrap().says_nothing);
 }
 
@@ -280,14 +283,30 @@ proptest! {
         if table.is_empty() { after.remove("host"); }
         prop_assert_eq!(before, after);
         prop_assert!(find(new.as_bytes()).unwrap().intact);
-        let back = left_behind(new.as_bytes()).unwrap();
+        let back = left_behind(new.as_bytes(), &Certificates::default()).unwrap();
         prop_assert_eq!(String::from_utf8(back).unwrap(), text);
     }
 
     #[test]
     fn any_text_is_refused_or_comes_back(text in "(\\PC|\r|\n|\\[|\\]|\"|=|#){0,60}") {
         if let Ok(new) = put_in(&text) {
-            prop_assert_eq!(left_behind(new.as_bytes()).unwrap(), text.as_bytes());
+            prop_assert_eq!(left_behind(new.as_bytes(), &Certificates::default()).unwrap(), text.as_bytes());
         }
     }
+}
+
+#[test]
+fn no_words_show_a_password_or_a_query() {
+    for text in [
+        "server = \"https://user:secret@corp.example/v2?secret#secret\"\n",
+        "[host.\"https://user:secret?@corp.example/?secret\"]\n",
+        "host.\"https://user:secret@corp.example\" = {}\n[host.\"https://user:secret@corp.example\".x]\n",
+        "[host]\n\"https://user:secret@corp.example#secret\" = {}\n",
+    ] {
+        let told = refused(text);
+        assert!(!told.words.contains("secret"), "{}", told.words);
+    }
+    assert!(
+        refused("server = \"https://user:secret@corp.example/v2?x\"\n").words.contains("corp.example/v2,")
+    );
 }

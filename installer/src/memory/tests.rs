@@ -136,3 +136,19 @@ fn a_write_that_fails_is_told() {
     is(&state, Standing::Waiting, "");
     assert!(state.message.starts_with("cannot write to /proc/certs.d: "), "{}", state.message);
 }
+
+#[test]
+fn what_cannot_be_read_is_no_undoing() {
+    let mut node = Node::new();
+    fs::create_dir_all(node.hosts().parent().unwrap()).unwrap();
+    is(&node.round(1), Standing::Installed, "");
+    let aside = node.dir.path().join("aside");
+    for second in [2, 6, 10] {
+        fs::rename(node.hosts(), &aside).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(node.hosts()).unwrap();
+        is(&node.round(second), Standing::Refused, "Unparsable");
+        drop(socket);
+        fs::rename(&aside, node.hosts()).unwrap();
+        is(&node.round(second + 1), Standing::Installed, "");
+    }
+}

@@ -297,7 +297,8 @@ fn default_is_never_hidden() {
 fn a_second_root_is_never_hidden_and_a_first_one_not_ignored() {
     let other = |first: bool, name: &str| {
         let mut node = Node::new(&["registry.example:5000"]);
-        node.seen.others = vec![Other { path: "/other".into(), first, names: [name.to_owned()].into() }];
+        node.seen.others =
+            vec![Other { path: "/other".into(), first, names: Some([name.to_owned()].into()) }];
         node
     };
     for name in ["registry.example:5000", "registry.example_5000_", "_default"] {
@@ -348,4 +349,68 @@ fn observe_writes_nothing_whatever_is_there() {
     assert_eq!(observe(hidden).idle(), (Standing::Waiting, None));
     let stray = observe(Node::hub().with("ghcr.io", made_dir(), &[]).saying(failed()));
     assert_eq!(stray.idle(), (Standing::Waiting, Some(Reason::ProbeFailed)));
+}
+
+/// The certificates that a file names at its root.
+fn named(file: &[u8]) -> (usize, usize) {
+    let table: toml::Table = std::str::from_utf8(file).unwrap().parse().unwrap();
+    let count = |key: &str| table.get(key).map_or(0, |value| value.as_array().unwrap().len());
+    (count("ca"), count("client"))
+}
+
+#[test]
+fn what_an_administrator_names_themselves_is_not_named_twice() {
+    let names = ["a.crt", "c.cert", "c.key"];
+    let Some(Install::NewFile { file, .. }) =
+        Node::hub().with("docker.io", Hosts::Absent, &names).only().install
+    else {
+        panic!()
+    };
+    let theirs = b"ca = [\"x.crt\", \"y.crt\", \"z.crt\"]\n";
+    let file = [theirs.as_slice(), &file].concat();
+    let node = Node::hub().with("docker.io", Hosts::Text(file), &names);
+    let Some(Install::Change { new, .. }) = node.only().install else { panic!("{:?}", node.only()) };
+    assert_eq!(named(&new), (3, 1));
+    let node = Node::hub().with("docker.io", Hosts::Text(new), &names);
+    assert_eq!(node.idle(), (Standing::Installed, None));
+    let Some(Removal::Change { new, .. }) = node.saying(failed()).only().removal else { panic!() };
+    assert_eq!(named(&new), (3, 1));
+}
+
+#[test]
+fn an_entry_that_names_a_vanished_certificate_goes_at_once() {
+    let there = Node::hub().with("docker.io", Hosts::Absent, &["a.crt"]);
+    let Some(Install::NewFile { file, .. }) = there.only().install else { panic!() };
+    let node = || Node::hub().with("docker.io", Hosts::Text(file.clone()), &["b.crt"]);
+    assert!(node().only().install.is_some());
+    let (mut recent, mut fought) = (node(), node());
+    recent.recent.insert(registry("docker.io"));
+    fought.fought.insert(registry("docker.io"));
+    for node in [recent, fought, node().saying(Verdict::Unsure(None))] {
+        let decision = node.only();
+        assert_eq!((decision.standing, decision.reason), (Standing::Withdrawn, None));
+        assert_eq!(decision.message, "a certificate that our entry names changed");
+        assert!(matches!(decision.removal, Some(Removal::File { .. })));
+    }
+    let mut added = Node::hub().with("docker.io", Hosts::Text(file), &["a.crt", "b.crt"]);
+    added.recent.insert(registry("docker.io"));
+    assert_eq!(added.idle(), (Standing::Installed, None));
+}
+
+#[test]
+fn a_file_that_broke_around_our_block_loses_it_with_the_agent() {
+    let Hosts::Text(good) = spliced("# c\n") else { panic!() };
+    let broken = [&good, b"[host\n".as_slice()].concat();
+    let decision = Node::hub().with("docker.io", Hosts::Text(broken), &[]).saying(failed()).only();
+    assert_eq!(decision.reason, Some(Reason::Unparsable));
+    assert!(matches!(decision.removal, Some(Removal::Change { new, .. }) if new == b"# c\n[host\n"));
+}
+
+#[test]
+fn nothing_new_is_made_beside_a_root_that_cannot_be_seen() {
+    let mut node = Node::hub();
+    node.seen.others = vec![Other { path: "/other".into(), first: false, names: None }];
+    assert_eq!(node.idle(), (Standing::Refused, Some(Reason::SecondRootShadowed)));
+    assert_eq!(node.only().message, "/other cannot be read from here; mount it read-only");
+    assert!(node.with("docker.io", Hosts::Absent, &[]).only().install.is_some());
 }

@@ -58,7 +58,7 @@ impl Health {
     /// Takes a probe's outcome in.
     pub(crate) fn judge(&mut self, outcome: Outcome, now: Instant) -> Verdict {
         match outcome {
-            Outcome::Good(mirror) => self.good(Reachable { mirror }, now),
+            Outcome::Good(mirror) => self.good(Reachable { mirror, since: now }, now),
             Outcome::Bad(why) => self.bad(why),
         }
     }

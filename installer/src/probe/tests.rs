@@ -105,3 +105,16 @@ fn challenges_are_new_each_time() {
     assert!(proof::is_challenge(&challenge()));
     assert_ne!(challenge(), challenge());
 }
+
+#[test]
+fn where_the_agent_says_it_is_counts_before_the_settings() {
+    let run_dir = tempfile::tempdir().unwrap();
+    let configured = SocketAddr::from(([127, 0, 0, 1], 19500));
+    let settings = settings(run_dir.path(), configured);
+    assert_eq!(mirror_address(&settings), Some(configured));
+    let file = run_dir.path().join("address");
+    std::fs::write(&file, "127.0.0.1:1").unwrap();
+    assert_eq!(mirror_address(&settings), Some(SocketAddr::from(([127, 0, 0, 1], 1))));
+    std::fs::write(&file, "10.0.0.1:1").unwrap();
+    assert_eq!(mirror_address(&settings), Some(configured));
+}

@@ -139,3 +139,39 @@ fn what_cannot_be_taken_out_is_named() {
     assert_eq!(paths, [Path::new("docker.io/hosts.toml"), Path::new(".larder-trash.quay.io.0123")]);
     assert!(left[0].1.contains("symbolic link"));
 }
+
+#[test]
+fn one_that_cannot_be_read_keeps_no_other_in() {
+    let certs = Certs::new();
+    certs.write("quay.io/hosts.toml", &owned(MADE));
+    fs::create_dir(certs.path().join("docker.io")).unwrap();
+    let socket = certs.path().join("docker.io/hosts.toml");
+    let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let left = certs.withdraw();
+    assert_eq!(left.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&socket]);
+    assert_eq!(certs.all(), ["docker.io", "docker.io/hosts.toml"]);
+}
+
+#[test]
+fn a_directory_with_a_name_that_is_no_text_keeps_its_name() {
+    let certs = Certs::new();
+    certs.write("docker.io/hosts.toml", &owned(MADE));
+    let seen = look(&certs.path(), &[]).unwrap();
+    let removal = plan::removals(&seen).remove(0);
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff.crt");
+    fs::write(certs.path().join("docker.io").join(name), "theirs").unwrap();
+    assert_eq!(remove(&seen, &removal).unwrap(), Done::Lost);
+    assert!(certs.path().join("docker.io").join(name).exists());
+}
+
+#[test]
+fn a_directory_whose_file_became_unreadable_keeps_its_name() {
+    let certs = Certs::new();
+    certs.write("docker.io/hosts.toml", &owned(MADE));
+    let seen = look(&certs.path(), &[]).unwrap();
+    let removal = plan::removals(&seen).remove(0);
+    fs::remove_file(certs.path().join("docker.io/hosts.toml")).unwrap();
+    symlink("theirs", certs.path().join("docker.io/hosts.toml")).unwrap();
+    assert_eq!(remove(&seen, &removal).unwrap(), Done::Lost);
+    assert_eq!(certs.all(), ["docker.io", "docker.io/hosts.toml"]);
+}

@@ -194,3 +194,18 @@ async fn a_second_installer_waits_for_the_first() {
     second.await.unwrap().unwrap();
     node.is_clean();
 }
+
+#[tokio::test]
+async fn what_cannot_be_taken_out_holds_nothing_else_back() {
+    let mut node = Node::running(Manner::Well).await;
+    node.until("registry.example:5000", Standing::Installed, "").await;
+    let hosts = node.dir.path().join("certs.d/docker.io/hosts.toml");
+    fs::rename(&hosts, node.dir.path().join("real")).unwrap();
+    std::os::unix::fs::symlink(node.dir.path().join("real"), &hosts).unwrap();
+    node.stop().await;
+    assert!(!node.own().exists());
+    node.until("registry.example:5000", Standing::Withdrawn, "").await;
+    let told = state::read(&node.dir.path().join("run")).unwrap();
+    assert_ne!(told.registries[0].state, Standing::Withdrawn.as_str());
+    assert!(told.registries[0].message.contains("symbolic link"), "{}", told.registries[0].message);
+}

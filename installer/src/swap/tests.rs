@@ -169,3 +169,46 @@ fn names_that_are_not_quite_ours_are_left() {
     tidy(&place.fd()).unwrap();
     assert!(odd.exists());
 }
+
+/// A link is what we never read.
+fn unreadable(path: &std::path::Path) {
+    std::os::unix::fs::symlink("theirs", path).unwrap();
+}
+
+fn is_theirs(path: &std::path::Path) -> bool {
+    fs::read_link(path).is_ok_and(|to| to.as_os_str() == "theirs")
+}
+
+#[test]
+fn what_came_out_unreadable_goes_back() {
+    let place = Place::new(Some("new"));
+    let temp = place.dir.path().join("temp");
+    unreadable(&temp);
+    assert_eq!(settle(&place.fd(), "temp", b"old", b"new").unwrap(), Done::Lost);
+    assert!(is_theirs(&place.hosts()));
+    assert_eq!(fs::read_to_string(temp).unwrap(), "new");
+
+    let place = Place::new(None);
+    unreadable(&place.hosts());
+    assert_eq!(take_away(&place.fd(), b"old").unwrap(), Done::Lost);
+    assert!(is_theirs(&place.hosts()));
+}
+
+#[test]
+fn an_unreadable_leftover_goes_back_or_stays() {
+    let (old, new) = (hash("old"), hash("new"));
+    let cases = [
+        (None, NONE.to_owned(), true),
+        (None, new.clone(), true),
+        (Some("new"), new, true),
+        (Some("newer"), NONE.to_owned(), false),
+    ];
+    for (hosts, new, back) in cases {
+        let place = Place::new(hosts);
+        let temp = place.dir.path().join(temp_name(&old, &new));
+        unreadable(&temp);
+        tidy(&place.fd()).unwrap();
+        assert_eq!((is_theirs(&place.hosts()), is_theirs(&temp)), (back, !back), "{hosts:?}");
+        assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), if back { 1 } else { 2 });
+    }
+}

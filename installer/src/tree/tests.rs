@@ -87,9 +87,45 @@ fn other_roots_are_seen_with_their_order() {
     let (first, ours, last) = (certs_d(), certs_d(), certs_d());
     let roots: Vec<PathBuf> = [&first, &ours, &last].map(|dir| dir.path().to_owned()).into();
     let seen = look(ours.path(), &roots).unwrap();
-    let others: Vec<_> =
-        seen.others.iter().map(|other| (other.path.clone(), other.first, other.names.len())).collect();
+    let others: Vec<_> = seen
+        .others
+        .iter()
+        .map(|other| (other.path.clone(), other.first, other.names.as_ref().unwrap().len()))
+        .collect();
     assert_eq!(others, [(roots[0].clone(), true, 1), (roots[2].clone(), false, 1)]);
     let gone = look(ours.path(), &["/nowhere".into(), roots[1].clone()]).unwrap();
     assert!(gone.others.is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_hides_nothing_else() {
+    let certs = certs_d();
+    fs::create_dir(certs.path().join("quay.io")).unwrap();
+    fs::write(certs.path().join("quay.io/hosts.toml"), "text").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(certs.path().join("docker.io/hosts.toml")).unwrap();
+    let seen = look(certs.path(), &[]).unwrap();
+    assert!(
+        matches!(&seen.dirs["docker.io"].hosts, Hosts::Unreadable(told) if told.reason == Reason::Unparsable)
+    );
+    assert_eq!(seen.dirs["quay.io"].hosts, Hosts::Text(b"text".to_vec()));
+    let denied = Hosts::unreadable(Path::new("/certs.d/quay.io"), &io::ErrorKind::PermissionDenied.into());
+    assert!(matches!(denied, Hosts::Unreadable(told) if told.reason == Reason::ForeignOwner));
+}
+
+#[test]
+fn a_root_that_cannot_be_seen_is_no_empty_one() {
+    let ours = certs_d();
+    let file = ours.path().join("file");
+    fs::write(&file, "").unwrap();
+    let seen = look(ours.path(), &[ours.path().to_owned(), file.clone()]).unwrap();
+    assert_eq!(seen.others, [Other { path: file, first: false, names: None }]);
+    assert!(is_mount(Path::new("/proc")) && !is_mount(ours.path()));
+}
+
+#[test]
+fn a_name_that_is_no_text_is_seen_all_the_same() {
+    let certs = certs_d();
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff.crt");
+    fs::write(certs.path().join("docker.io").join(name), "").unwrap();
+    assert_eq!(look(certs.path(), &[]).unwrap().dirs["docker.io"].names.len(), 1);
 }

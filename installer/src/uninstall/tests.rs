@@ -24,3 +24,12 @@ fn what_is_left_is_named() {
     let Uninstalled::Left(left) = uninstall(&settings).unwrap() else { panic!() };
     assert_eq!(left[0].0, trash);
 }
+
+#[test]
+fn mistakes_that_say_where_we_are_not_are_no_reason_to_leave_entries() {
+    let relies = |text: &str| names_certs_dir(&larder_wire::settings::parse(text));
+    assert!(relies("[cache]\nttl = 1\n[installer]\ncerts_dir = \"/c\"\n"));
+    for text in ["[installer]\ncerts_dir = 1\n", "run_dir = 1\n", "[installer\n", "installer = 1\n"] {
+        assert!(!relies(text), "{text}");
+    }
+}
