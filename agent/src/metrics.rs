@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use larder_installer::RegistryState;
 use larder_wire::settings::Settings;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -78,7 +79,7 @@ impl Collector for Installed {
         )?;
         for registry in registries {
             let state = told.iter().find(|told| told.registry == registry);
-            let installed = i64::from(state.is_some_and(|told| told.state == "installed"));
+            let installed = i64::from(state.is_some_and(RegistryState::is_installed));
             let labels = [("registry", registry)];
             ConstGauge::new(installed).encode(family.encode_family(&labels)?)?;
         }

@@ -9,6 +9,7 @@ use larder_wire::settings::{Mistake, Settings, Spoils};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -35,7 +36,7 @@ pub(crate) struct Reload {
 
 /// Takes changes of the file over until `stop`, on SIGHUP at once.
 pub(crate) async fn run(mut reload: Reload, mut hangup: Signal, stop: CancellationToken) {
-    let Some(file) = reload.file.take() else { return stop.cancelled().await };
+    let Some(file) = reload.file.take().map(Arc::<Path>::from) else { return stop.cancelled().await };
     let bell = Arc::new(Notify::new());
     let directory =
         file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -48,7 +49,15 @@ pub(crate) async fn run(mut reload: Reload, mut hangup: Signal, stop: Cancellati
     };
     loop {
         // The first look is for what changed between the start and the watcher.
-        reload.look(&file);
+        let looked_at = Arc::clone(&file);
+        let looking = spawn_blocking(move || {
+            reload.look(&looked_at);
+            reload
+        });
+        reload = match looking.await {
+            Ok(reload) => reload,
+            Err(error) => return error!(%error, "cannot look at the settings any more"),
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = bell.notified() => quiet(&bell).await,
@@ -59,6 +68,7 @@ pub(crate) async fn run(mut reload: Reload, mut hangup: Signal, stop: Cancellati
 }
 
 impl Reload {
+    /// Reads the file and keeps a copy of it: not for a thread that others wait for.
     fn look(&mut self, file: &Path) {
         let running = self.settings.borrow().clone();
         match config::again(file, &mut self.seen, &running) {

@@ -8,7 +8,7 @@ use larder_wire::digest::hex;
 use larder_wire::settings::Capability;
 use sha2::{Digest, Sha256};
 
-const OWNED: &str = "# larder: owned sha256=";
+const OWNED: &str = "# larder: owned ";
 const NOTE: &str = "# Larder wrote this file and takes it out again. Change it and it is yours: only the marked lines go then.";
 const BEGIN: &str = "# BEGIN larder ";
 const END: &str = "# END larder";
@@ -29,7 +29,8 @@ pub(crate) struct Entry<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Certificates {
     ca: Vec<String>,
-    client: Vec<(String, String)>,
+    /// Each with its key; one alone holds its key, too.
+    client: Vec<(String, Option<String>)>,
 }
 
 /// What we made besides the file itself.
@@ -63,10 +64,9 @@ impl Entry<'_> {
 
     /// A file that is ours alone.
     pub(crate) fn file(&self, made: Made) -> Vec<u8> {
-        let body = format!("{NOTE}\n{}", self.block("\n"));
         let (dir, root) =
             (if made.dir { "yes" } else { "no" }, if made.root { " created_root=yes" } else { "" });
-        format!("{OWNED}{} created_dir={dir}{root}\n{body}", digest(body.as_bytes())).into_bytes()
+        format!("{OWNED}created_dir={dir}{root}\n{NOTE}\n{}", self.block("\n")).into_bytes()
     }
 
     /// The marked lines, each ended by `newline`.
@@ -96,21 +96,21 @@ pub(crate) fn random_name() -> String {
 
 /// Enough of a SHA-256 to tell two contents apart that nobody forges.
 pub(crate) fn short_digest(bytes: &[u8]) -> String {
-    let mut text = digest(bytes);
+    let mut text = hex(&Sha256::digest(bytes));
     text.truncate(16);
     text
 }
 
 impl Certificates {
-    /// What containerd would load from a directory of these names.
-    pub(crate) fn among(names: &BTreeSet<String>) -> Self {
+    /// What containerd would load from a directory with these files.
+    pub(crate) fn among(files: &BTreeSet<String>) -> Self {
         let client = |name: &String| {
             let key = format!("{}.key", name.strip_suffix(".cert")?);
-            names.contains(&key).then(|| (name.clone(), key))
+            Some((name.clone(), files.contains(&key).then_some(key)))
         };
         Self {
-            ca: names.iter().filter(|name| name.ends_with(".crt")).cloned().collect(),
-            client: names.iter().filter_map(client).collect(),
+            ca: files.iter().filter(|name| name.ends_with(".crt")).cloned().collect(),
+            client: files.iter().filter_map(client).collect(),
         }
     }
 
@@ -136,7 +136,10 @@ impl Certificates {
             lines.push(format!("{CA} = [{}]", names.join(", ")));
         }
         if !self.client.is_empty() {
-            let pair = |(cert, key): &(String, String)| format!("[{}, {}]", quoted(cert), quoted(key));
+            let pair = |(cert, key): &(String, Option<String>)| match key {
+                Some(key) => format!("[{}, {}]", quoted(cert), quoted(key)),
+                None => quoted(cert),
+            };
             let pairs: Vec<_> = self.client.iter().map(pair).collect();
             lines.push(format!("{CLIENT} = [{}]", pairs.join(", ")));
         }
@@ -297,10 +300,6 @@ fn lines_of(file: &[u8]) -> Vec<&[u8]> {
 fn bare(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 const fn word(capability: Capability) -> &'static str {

@@ -36,10 +36,9 @@ use tokio_util::sync::CancellationToken;
 use crate::memory::Memory;
 use crate::plan::Known;
 
-pub use restore::withdraw_all;
 pub use run::run;
 pub use small_file::read_settings;
-pub use state::{Reason, RegistryState, STATE_FILE, Standing, State, read};
+pub use state::{RegistryState, State, read};
 pub use status::status;
 pub use uninstall::{Uninstalled, names_certs_dir, take_out_left_over, uninstall};
 

@@ -136,13 +136,19 @@ impl Book {
             _ => Ok(Done::Written),
         };
         let before = plan::is_in(registry, seen);
-        let (standing, message) = match done {
-            Ok(Done::Written) => (decision.standing, decision.message),
+        let failed = match done {
+            Ok(Done::Written) => None,
             Ok(Done::Lost) => {
                 self.undone(registry, now);
-                (left(before), "somebody else wrote at the same time; looking again".to_owned())
+                Some("somebody else wrote at the same time; looking again".to_owned())
             }
-            Err(error) => (left(before), format!("cannot write to {}: {error}", seen.path.display())),
+            Err(error) => Some(format!("cannot write to {}: {error}", seen.path.display())),
+        };
+        let due = decision.removal.is_some();
+        let (standing, message) = match failed {
+            None => (decision.standing, decision.message),
+            Some(why) if due => (left(before), format!("{}; our entry is to go: {why}", decision.message)),
+            Some(why) => (left(before), why),
         };
         if standing == Standing::Installed {
             self.in_place.insert(registry.clone());
@@ -150,7 +156,7 @@ impl Book {
         } else {
             self.in_place.remove(registry);
         }
-        let reason = decision.reason.filter(|_| standing == decision.standing);
+        let reason = decision.reason.filter(|_| due || standing == decision.standing);
         line(registry, standing, reason.map(|reason| reason.to_string()).unwrap_or_default(), message)
     }
 

@@ -200,7 +200,7 @@ impl<'a> Case<'a> {
         match &dir.hosts {
             Hosts::Unreadable(told) | Hosts::Untouchable(told) => Err(told.clone()),
             Hosts::Absent => {
-                let file = self.entry(&dir.names).file(Made::default());
+                let file = self.entry(&dir.files).file(Made::default());
                 Ok(Aim::Write(Install::NewFile { dir: name, file }))
             }
             Hosts::Text(old) => {
@@ -218,7 +218,7 @@ impl<'a> Case<'a> {
     /// The file with our entry as it should be.
     fn rewritten(&self, dir: &Dir, text: &[u8]) -> Result<Vec<u8>, Told> {
         if let Some(held) = self.held.as_ref().filter(|held| held.whole) {
-            return Ok(self.entry(&dir.names).file(held.made));
+            return Ok(self.entry(&dir.files).file(held.made));
         }
         let path = self.shown(&self.name);
         let rest = self.held.as_ref().map_or(text, |held| &held.rest);
@@ -226,7 +226,7 @@ impl<'a> Case<'a> {
         let named =
             place.says_nothing || self.held.as_ref().is_some_and(|held| !held.certificates.is_empty());
         let nothing = BTreeSet::new();
-        let mut entry = self.entry(if named { &dir.names } else { &nothing });
+        let mut entry = self.entry(if named { &dir.files } else { &nothing });
         entry.certificates = entry.certificates.beside(&place.sets);
         hosts::splice(rest, &path, &place, &entry)
     }
@@ -267,13 +267,13 @@ impl<'a> Case<'a> {
         }))
     }
 
-    fn entry(&self, names: &BTreeSet<String>) -> Entry<'_> {
+    fn entry(&self, files: &BTreeSet<String>) -> Entry<'_> {
         // Without an address nothing is written; the entry is then only compared with what is there.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Entry {
             mirror: self.known.mirror.unwrap_or(nowhere),
             capabilities: &self.upstream.capabilities,
-            certificates: Certificates::among(names),
+            certificates: Certificates::among(files),
         }
     }
 

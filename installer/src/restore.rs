@@ -41,7 +41,7 @@ pub(crate) fn remove(seen: &Seen, removal: &Removal) -> io::Result<Done> {
             let Some(tree) = Tree::open(&seen.path)? else { return Ok(Done::Lost) };
             let done = drop_dir(&tree, dir, old)?;
             if *root && done == Done::Written {
-                drop_root(&seen.path)?;
+                drop_root(&seen.path);
             }
             Ok(done)
         }
@@ -49,7 +49,7 @@ pub(crate) fn remove(seen: &Seen, removal: &Removal) -> io::Result<Done> {
 }
 
 /// Takes everything of ours out of certs.d; what could not be is returned, each with the reason.
-pub fn withdraw_all(certs_dir: &Path) -> Vec<(PathBuf, String)> {
+pub(crate) fn withdraw_all(certs_dir: &Path) -> Vec<(PathBuf, String)> {
     let mut left = Vec::new();
     for _ in 0..ROUNDS {
         left = match withdraw(certs_dir) {
@@ -202,13 +202,14 @@ fn drop_if_empty(tree: &Tree, name: &str) -> io::Result<bool> {
     }
 }
 
-/// certs.d itself, which we made, once nothing is in it.
-fn drop_root(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        // A mount point stays.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-        other => other,
+/// certs.d itself, which we made, once nothing is in it. The entry is out already, whatever comes of this.
+fn drop_root(path: &Path) {
+    // A mount point stays.
+    let expected = [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy];
+    if let Err(error) = fs::remove_dir(path)
+        && !expected.contains(&error.kind())
+    {
+        tracing::warn!(certs_dir = %path.display(), %error, "cannot take away the empty directory that we made");
     }
 }
 

@@ -33,7 +33,7 @@ pub async fn run(mut settings: watch::Receiver<Settings>, stop: CancellationToke
     let Some(_lock) = stop.run_until_cancelled(wait_for_lock(&run_dir)).await.transpose()? else {
         return Ok(());
     };
-    let mut told = state::read(&run_dir).unwrap_or_default();
+    let mut told = Told::of(state::read(&run_dir).unwrap_or_default());
     let mut memory = Memory::new();
     let mut places = Places::default();
     let ended = loop {
@@ -47,7 +47,7 @@ pub async fn run(mut settings: watch::Receiver<Settings>, stop: CancellationToke
             Ok(None) => break Ok(()),
             Err(panic) => break Err(anyhow::Error::new(panic).context("the work on certs.d broke off")),
         };
-        tell(state, &mut told, &run_dir);
+        told.tell(state, &run_dir);
         let next = begun + memory.pause();
         let changed = async {
             if settings.changed().await.is_err() {
@@ -90,34 +90,70 @@ fn pinned(settings: &Settings, run_dir: &Path) -> Settings {
 }
 
 /// The end: what could be taken out is told as withdrawn, what is left as it was.
-fn leave(settings: &Settings, places: Places, told: &mut State) {
+fn leave(settings: &Settings, places: Places, told: &mut Told) {
     let Some(left) = places.leave(settings) else { return };
+    let state = left_as(settings, &left, &told.logged);
+    told.tell(state, &settings.run_dir);
+}
+
+/// How things stand when this is left after everything was to go.
+fn left_as(settings: &Settings, left: &[(PathBuf, String)], last: &State) -> State {
+    let certs_dir = &settings.installer.certs_dir;
     let mut state = memory::withdrawn(settings, "the installer was stopped");
     for registry in &mut state.registries {
-        let is_left = |(path, _): &&(PathBuf, String)| plan::is_about(path, &registry.registry);
+        // What is wrong with certs.d itself is wrong with each.
+        let is_left =
+            |(path, _): &&(PathBuf, String)| path == certs_dir || plan::is_about(path, &registry.registry);
         let Some((_, why)) = left.iter().find(is_left) else { continue };
-        if let Some(last) = told.registries.iter().find(|last| last.registry == registry.registry) {
+        if let Some(last) = last.registries.iter().find(|last| last.registry == registry.registry) {
             registry.clone_from(last);
         }
         registry.message = format!("the installer was stopped and could not take the entry out: {why}");
     }
-    tell(state, told, &settings.run_dir);
+    state
 }
 
-/// Tells what changed, once.
-fn tell(mut state: State, told: &mut State, run_dir: &Path) {
-    state.since_then(told);
-    if state == *told {
-        return;
+/// What was told last: to the log, and to `installer.json`, which may be on a file system that takes nothing.
+struct Told {
+    logged: State,
+    written: State,
+    /// Why it could not be written the last time.
+    trouble: Option<String>,
+}
+
+impl Told {
+    fn of(read: State) -> Self {
+        Self { logged: read.clone(), written: read, trouble: None }
     }
-    for registry in state.registries.iter().filter(|registry| !told.registries.contains(registry)) {
-        log(registry);
+
+    /// Tells what changed, once.
+    fn tell(&mut self, state: State, run_dir: &Path) {
+        self.take_in(state).iter().for_each(log);
+        if self.written == self.logged {
+            return;
+        }
+        match self.logged.write(run_dir) {
+            Ok(()) => {
+                self.written.clone_from(&self.logged);
+                self.trouble = None;
+            }
+            Err(error) => {
+                let trouble = error.to_string();
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!(run_dir = %run_dir.display(), %error, "cannot write installer.json");
+                }
+                self.trouble = Some(trouble);
+            }
+        }
     }
-    if let Err(error) = state.write(run_dir) {
-        tracing::warn!(run_dir = %run_dir.display(), %error, "cannot write installer.json");
-        return;
+
+    /// What is new to the log.
+    fn take_in(&mut self, mut state: State) -> Vec<RegistryState> {
+        state.since_then(&self.logged);
+        let before = std::mem::replace(&mut self.logged, state);
+        let new = self.logged.registries.iter().filter(|registry| !before.registries.contains(registry));
+        new.cloned().collect()
     }
-    *told = state;
 }
 
 fn log(told: &RegistryState) {

@@ -13,11 +13,11 @@ use crate::entry::random_name;
 use crate::small_file::{self, SETTINGS};
 
 /// The file in `run_dir`.
-pub const STATE_FILE: &str = "installer.json";
+pub(crate) const STATE_FILE: &str = "installer.json";
 
 /// What stands in certs.d for a registry, as far as Larder is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Our entry is there.
     Installed,
     /// Nothing is there yet; it comes when the agent has proven itself.
@@ -32,7 +32,7 @@ pub enum Standing {
 
 /// Why nothing of ours is there. The names are the contract's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     ConfigPathUnset,
     TwoRoots,
     OtherUpstream,
@@ -68,9 +68,9 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryState {
     pub registry: String,
-    /// A [`Standing`]
+    /// `installed`, `waiting`, `withdrawn`, `external` or `refused`
     pub state: String,
-    /// A [`Reason`], or empty
+    /// One of the reasons, or empty
     pub reason: String,
     /// Words for a person, or empty
     pub message: String,
@@ -89,7 +89,7 @@ impl State {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn write(&self, run_dir: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, run_dir: &Path) -> io::Result<()> {
         let temp = run_dir.join(format!(".{STATE_FILE}.{}", random_name()));
         let written = create_new(&temp).and_then(|mut file| {
             file.write_all(&serde_json::to_vec(self)?)?;
@@ -116,13 +116,21 @@ impl State {
     }
 }
 
+impl RegistryState {
+    /// Whether our entry is there.
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        self.state == Standing::Installed.as_str()
+    }
+}
+
 fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
 }
 
 impl Standing {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Installed => "installed",
             Self::Waiting => "waiting",

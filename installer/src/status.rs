@@ -8,11 +8,11 @@ use larder_wire::settings::{InstallerMode, Settings};
 
 use crate::plan::{self, Decision, Known};
 use crate::probe::{self, Verdict};
-use crate::state::{Standing, State, read};
+use crate::state::{RegistryState, Standing, State, read};
 use crate::{preflight, snippet, tree};
 
 /// Prints a line a registry, `REGISTRY<TAB>STATE<TAB>REASON`, and in mode observe how to point containerd at us by
-/// hand; the words of each reason go to `words`. Whether all registries are installed or external.
+/// hand; the words of each reason go to `words`. Whether all registries are installed as they should be, or external.
 ///
 /// # Errors
 /// When certs.d cannot be read or the output not be written.
@@ -38,7 +38,9 @@ pub fn status(settings: &Settings, out: &mut impl Write, words: &mut impl Write)
             let colon = if reason.is_empty() { "" } else { ": " };
             writeln!(words, "{}: {reason}{colon}{message}", decision.registry)?;
         }
-        all &= [Standing::Installed.as_str(), Standing::External.as_str()].contains(&state.as_str());
+        // An entry that should have gone is not well, though it is there.
+        all &= state == Standing::External.as_str()
+            || (state == Standing::Installed.as_str() && reason.is_empty());
     }
     if let (InstallerMode::Observe, Some(mirror)) = (settings.installer.mode, mirror) {
         let registries: Vec<_> = settings.upstreams.iter().map(|upstream| &upstream.registry).collect();
@@ -47,12 +49,16 @@ pub fn status(settings: &Settings, out: &mut impl Write, words: &mut impl Write)
     Ok(all)
 }
 
-/// The disk shows what is there; why nothing is there yet, the installer knows.
+/// The disk shows what is there; why nothing is there yet, or why what is there should have gone, the installer knows.
 fn with_last_word(decision: &Decision, told: &State) -> (String, String, String) {
     let last = told.registries.iter().find(|last| last.registry == decision.registry.as_str());
     let absent = [Standing::Waiting.as_str(), Standing::Withdrawn.as_str(), Standing::Refused.as_str()];
-    match last.filter(|last| decision.standing == Standing::Waiting && absent.contains(&last.state.as_str()))
-    {
+    let knows_more = |last: &&RegistryState| match decision.standing {
+        Standing::Waiting => absent.contains(&last.state.as_str()),
+        Standing::Installed => last.is_installed() && !last.reason.is_empty(),
+        _ => false,
+    };
+    match last.filter(knows_more) {
         Some(last) => (last.state.clone(), last.reason.clone(), last.message.clone()),
         None => {
             let reason = decision.reason.map(|reason| reason.to_string()).unwrap_or_default();

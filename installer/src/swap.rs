@@ -104,7 +104,7 @@ pub(crate) fn tidy(dir: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file is gone or, when it is there, is what is expected.
+/// Whether hosts.toml is there and says what is expected.
 pub(crate) fn holds(dir: &OwnedFd, expected: &[u8]) -> io::Result<bool> {
     Ok(read(dir, HOSTS)?.is_some_and(|(there, _)| there == expected))
 }

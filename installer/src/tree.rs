@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir as Listing, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat, openat2,
-    statx,
+    AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat,
+    openat2, statat, statx,
 };
 use rustix::io::Errno;
 
@@ -50,6 +50,8 @@ pub(crate) struct Dir {
     pub(crate) hosts: Hosts,
     /// Everything else in it but our own passing files.
     pub(crate) names: BTreeSet<String>,
+    /// Those of `names` that containerd may load: all but directories.
+    pub(crate) files: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,11 +155,11 @@ pub(crate) fn look(path: &Path, roots: &[PathBuf]) -> io::Result<Seen> {
 
 impl Dir {
     fn untouchable(why: Told) -> Self {
-        Self { hosts: Hosts::Untouchable(why), names: BTreeSet::new() }
+        Self { hosts: Hosts::Untouchable(why), names: BTreeSet::new(), files: BTreeSet::new() }
     }
 
     fn unreadable(shown: &Path, error: &io::Error) -> Self {
-        Self { hosts: Hosts::unreadable(shown, error), names: BTreeSet::new() }
+        Self { hosts: Hosts::unreadable(shown, error), names: BTreeSet::new(), files: BTreeSet::new() }
     }
 }
 
@@ -193,7 +195,14 @@ fn look_into(dir: OwnedFd, shown: &Path) -> io::Result<Dir> {
     } else {
         Hosts::Absent
     };
-    Ok(Dir { hosts, names: inside })
+    let files = inside.iter().filter(|name| !is_dir(&dir, name)).cloned().collect();
+    Ok(Dir { hosts, names: inside, files })
+}
+
+/// A link to a directory is none, as containerd sees it.
+fn is_dir(at: &OwnedFd, name: &str) -> bool {
+    statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn read_hosts(dir: &OwnedFd, shown: &Path) -> io::Result<Hosts> {

@@ -10,7 +10,7 @@ mod tag;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use larder_wire::route::Reference;
 
@@ -28,7 +28,11 @@ use manifest::fetch as fetch_manifest;
 /// Answers one request, whatever it is: there is no request without an answer, a count and a log line.
 pub(crate) async fn pull(cache: &Arc<Cache>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
-    let method = if request.method() == http::Method::HEAD { "HEAD" } else { "GET" };
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
     let upstreams = cache.upstreams();
     let parsed = PullRequest::read(&request, &upstreams);
     let outcome = match &parsed {

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -62,12 +64,13 @@ enum SendError {
     Refused { status: StatusCode, retry_after: Option<Duration> },
 }
 
-/// Reports until `stop`. `report` makes the report of the moment.
+/// Reports until `stop`. `report` makes the report of the moment, and may wait for the disk.
 pub(crate) async fn run(
     mut settings: watch::Receiver<Settings>,
-    report: impl Fn() -> Report,
+    report: impl Fn() -> Report + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
+    let report = Arc::new(report);
     loop {
         let current = settings.borrow_and_update().report.clone();
         let reporting = async {
@@ -94,14 +97,21 @@ pub(crate) async fn run(
 async fn report_to(
     settings: &watch::Receiver<Settings>,
     current: &ReportSettings,
-    report: &impl Fn() -> Report,
+    report: &Arc<impl Fn() -> Report + Send + Sync + 'static>,
 ) {
     let mut controller = Controller::default();
     let mut wait = current.interval.min(FIRST).mul_f64(fraction());
     loop {
         tokio::time::sleep(wait).await;
         let settings = settings.borrow().clone();
-        let asked = controller.tell(&settings, &report()).await;
+        let report = Arc::clone(report);
+        let asked = match spawn_blocking(move || report()).await {
+            Ok(report) => controller.tell(&settings, &report).await,
+            Err(error) => {
+                warn!(%error, "no report could be made this time");
+                None
+            }
+        };
         wait = pace(asked, current.interval, fraction());
     }
 }

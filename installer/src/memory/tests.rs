@@ -138,6 +138,28 @@ fn a_write_that_fails_is_told() {
 }
 
 #[test]
+fn a_removal_that_fails_keeps_its_reason() {
+    let mut node = Node::new();
+    node.round(1);
+    let seen = look(&node.settings.installer.certs_dir, &[]).unwrap();
+    let removal = plan::removals(&seen).remove(0);
+    let decision = Decision {
+        registry: "docker.io".parse().unwrap(),
+        install: None,
+        removal: Some(removal),
+        standing: Standing::Withdrawn,
+        reason: Some(crate::state::Reason::Bypass),
+        message: "set".to_owned(),
+    };
+    // Somebody else wrote since we looked.
+    fs::write(node.hosts(), "# theirs\n").unwrap();
+    let plan = Plan { decisions: vec![decision], strays: Vec::new() };
+    let state = node.memory.book.carry_out(plan, &seen, &Verdict::Unsure(None), node.start);
+    is(&state.registries[0], Standing::Installed, "Bypass");
+    assert!(state.registries[0].message.starts_with("set; our entry is to go: "));
+}
+
+#[test]
 fn what_cannot_be_read_is_no_undoing() {
     let mut node = Node::new();
     fs::create_dir_all(node.hosts().parent().unwrap()).unwrap();

@@ -91,7 +91,7 @@ pub(super) fn is_wholly_ours(dir: &Dir) -> bool {
 pub(super) fn removal(name: &str, dir: &Dir) -> Option<Removal> {
     let Hosts::Text(text) = &dir.hosts else { return None };
     let (held, old, name) = (entry::find(text)?, text.clone(), name.to_owned());
-    let certificates = Certificates::among(&dir.names).beside(&hosts::sets(&held.rest));
+    let certificates = Certificates::among(&dir.files).beside(&hosts::sets(&held.rest));
     Some(match entry::left_behind(text, &certificates) {
         Some(new) => Removal::Change { dir: name, old, new },
         None if is_wholly_ours(dir) => Removal::Dir { dir: name, old, root: held.made.root },
@@ -101,6 +101,6 @@ pub(super) fn removal(name: &str, dir: &Dir) -> Option<Removal> {
 
 /// Whether our entry names a certificate that is not there any more: containerd then reads nothing of the file.
 pub(super) fn names_vanished(held: &Held, dir: &Dir) -> bool {
-    let there: BTreeSet<_> = dir.names.iter().map(|name| quoted(name)).collect();
+    let there: BTreeSet<_> = dir.files.iter().map(|name| quoted(name)).collect();
     held.certificates.iter().any(|name| !there.contains(name))
 }

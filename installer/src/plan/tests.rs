@@ -56,8 +56,8 @@ impl Node {
     }
 
     fn with(mut self, name: &str, hosts: Hosts, names: &[&str]) -> Self {
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        self.seen.dirs.insert(name.to_owned(), Dir { hosts, names });
+        let names: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.seen.dirs.insert(name.to_owned(), Dir { hosts, files: names.clone(), names });
         self
     }
 

@@ -86,6 +86,18 @@ fn certs_d_itself_goes_if_we_made_it_and_nothing_else_is_in_it() {
 }
 
 #[test]
+fn an_entry_is_out_though_certs_d_itself_stays() {
+    let certs = Certs::new();
+    certs.write("docker.io/hosts.toml", &owned(Made { dir: true, root: true }));
+    // A link is no directory to remove.
+    let link = certs.dir.path().join("link");
+    symlink(certs.path(), &link).unwrap();
+    let seen = look(&link, &[]).unwrap();
+    assert_eq!(remove(&seen, &plan::removals(&seen)[0]).unwrap(), Done::Written);
+    assert!(link.exists() && certs.all().is_empty());
+}
+
+#[test]
 fn what_somebody_added_to_an_owned_file_stays() {
     let certs = Certs::new();
     certs.write("docker.io/hosts.toml", &[owned(MADE).as_slice(), b"# theirs\n"].concat());

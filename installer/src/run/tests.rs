@@ -209,3 +209,33 @@ async fn what_cannot_be_taken_out_holds_nothing_else_back() {
     assert_ne!(told.registries[0].state, Standing::Withdrawn.as_str());
     assert!(told.registries[0].message.contains("symbolic link"), "{}", told.registries[0].message);
 }
+
+#[test]
+fn what_was_logged_is_not_logged_again_while_it_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let state = || memory::withdrawn(&Settings::default(), "words");
+    let mut told = Told::of(State::default());
+    told.tell(state(), &run_dir);
+    assert!(told.trouble.is_some());
+    assert_eq!(told.take_in(state()), []);
+    fs::create_dir(&run_dir).unwrap();
+    told.tell(state(), &run_dir);
+    assert_eq!(state::read(&run_dir), Some(told.logged));
+    assert_eq!(told.trouble, None);
+}
+
+#[test]
+fn a_certs_d_that_cannot_be_read_leaves_each_as_it_was() {
+    let settings = Settings::default();
+    let mut last = memory::withdrawn(&settings, "");
+    for registry in &mut last.registries {
+        registry.state = Standing::Installed.to_string();
+    }
+    let left = [(settings.installer.certs_dir.clone(), "no such luck".to_owned())];
+    let state = left_as(&settings, &left, &last);
+    assert!(!state.registries.is_empty());
+    for registry in &state.registries {
+        assert!(registry.is_installed() && registry.message.ends_with("no such luck"), "{registry:?}");
+    }
+}

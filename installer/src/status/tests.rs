@@ -92,6 +92,11 @@ fn an_entry_that_is_there_is_installed_whatever_was_said() {
     let (all, out, _) = node.status();
     assert!(all);
     assert_eq!(out, "quay.io\tinstalled\t\n");
+    // Unless it should have gone, and could not.
+    node.told("installed", "Bypass");
+    let (all, out, words) = node.status();
+    assert!(!all);
+    assert_eq!((&*out, &*words), ("quay.io\tinstalled\tBypass\n", "quay.io: Bypass: words\n"));
 }
 
 #[test]

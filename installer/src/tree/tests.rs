@@ -39,6 +39,19 @@ fn files_and_names_are_seen_but_for_our_passing_ones() {
 }
 
 #[test]
+fn a_directory_with_the_name_of_a_certificate_is_none() {
+    let certs = certs_d();
+    let dir = certs.path().join("docker.io");
+    fs::create_dir(dir.join("a.crt")).unwrap();
+    fs::write(dir.join("b.crt"), "").unwrap();
+    symlink("b.crt", dir.join("c.crt")).unwrap();
+    let seen = look(certs.path(), &[]).unwrap();
+    let seen = &seen.dirs["docker.io"];
+    assert_eq!(seen.names, ["a.crt", "b.crt", "c.crt"].map(str::to_owned).into());
+    assert_eq!(seen.files, ["b.crt", "c.crt"].map(str::to_owned).into());
+}
+
+#[test]
 fn links_are_not_followed() {
     let certs = certs_d();
     let outside = tempfile::tempdir().unwrap();

@@ -127,6 +127,18 @@ async fn a_report_is_zipped_json_with_the_token_of_the_moment() {
 }
 
 #[tokio::test]
+async fn a_report_is_made_where_waiting_holds_nobody_up() {
+    let (url, mut told) = controller(taken).await;
+    let (_sender, receiver) = watch::channel(settings(&url));
+    let stop = CancellationToken::new();
+    let runtime = std::thread::current().id();
+    let made = move || Report { generation: u64::from(std::thread::current().id() != runtime), ..report() };
+    tokio::spawn(run(receiver, made, stop.clone()));
+    assert_eq!(next(&mut told).await.1.generation, 1);
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn a_controller_named_later_is_told() {
     let (url, mut told) = controller(taken).await;
     let mut without = settings(&url);
