@@ -50,6 +50,9 @@ pub(crate) enum UpstreamError {
     NoAnswer(Duration),
     #[error("it cannot be reached")]
     Connect(#[source] Shared),
+    /// Our own fault: it says nothing of the upstream.
+    #[error("this node has no descriptors left")]
+    Exhausted(#[source] Shared),
     #[error("it must not be reached")]
     Forbidden(#[source] Shared),
     #[error("{0}")]
@@ -121,6 +124,7 @@ impl UpstreamError {
             | Self::TooLarge
             | Self::Credential(_)
             | Self::TokenServer(_)
+            | Self::Exhausted(_)
             | Self::Abandoned => false,
         }
     }
@@ -142,6 +146,7 @@ impl UpstreamError {
             | Self::TooLarge
             | Self::Credential(_)
             | Self::TokenServer(_)
+            | Self::Exhausted(_)
             | Self::Abandoned => true,
         }
     }

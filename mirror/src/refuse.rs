@@ -205,6 +205,7 @@ fn upstream(place: &Place<'_>, error: &UpstreamError) -> Refusal {
         | UpstreamError::WrongBytes(_)
         | UpstreamError::Credential(_)
         | UpstreamError::TokenServer(_)
+        | UpstreamError::Exhausted(_)
         | UpstreamError::Abandoned => (
             StatusCode::SERVICE_UNAVAILABLE,
             Code::Unavailable,

@@ -3,7 +3,6 @@
 
 mod socket;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +23,10 @@ use socket::Socket;
 
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 << 10;
+/// Clients that are told at one time that there is no room, at the most; beyond them connections are just closed.
+const REFUSALS: usize = 32;
+/// Index, listeners, lock and log.
+const OWN_DESCRIPTORS: usize = 32;
 /// After a failed accept (no descriptors, say): long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,6 +41,8 @@ pub(crate) async fn serve(
     if let Ok(address) = listener.local_addr() {
         cache.own.add(address);
     }
+    let most = within_descriptors(most);
+    let turned_away = Arc::new(Semaphore::new((most / 2).clamp(1, REFUSALS)));
     let tracker = TaskTracker::new();
     let abort = CancellationToken::new();
     loop {
@@ -53,7 +59,17 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        admit(&cache, stream, peer, most, &tracker, &stop, &abort);
+        // With route_localnet a neighbour can reach 127.0.0.1; it gets no reply at all.
+        if !peer.ip().to_canonical().is_loopback() {
+            tracing::warn!(%peer, "a peer that is not on this node is dropped");
+            continue;
+        }
+        let full = cache.connections() >= most as u64;
+        if full && let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
+            tracker.spawn(turn_away(stream, cache.node.clone(), most, turn));
+        } else if !full {
+            admit(&cache, stream, &tracker, &stop, &abort);
+        }
     }
     drop(listener);
     tracker.close();
@@ -67,21 +83,10 @@ pub(crate) async fn serve(
 fn admit(
     cache: &Arc<Cache>,
     stream: TcpStream,
-    peer: SocketAddr,
-    most: usize,
     tracker: &TaskTracker,
     stop: &CancellationToken,
     abort: &CancellationToken,
 ) {
-    // With route_localnet a neighbour can reach 127.0.0.1; it gets no reply at all.
-    if !peer.ip().to_canonical().is_loopback() {
-        tracing::warn!(%peer, "a peer that is not on this node is dropped");
-        return;
-    }
-    if cache.connections() >= most as u64 {
-        tracker.spawn(turn_away(stream, cache.node.clone(), most));
-        return;
-    }
     let (cache, stop, abort) = (Arc::clone(cache), stop.clone(), abort.clone());
     let counted = cache.connected();
     tracker.spawn(async move {
@@ -123,8 +128,19 @@ async fn connection(cache: &Arc<Cache>, stream: TcpStream, stop: CancellationTok
     }
 }
 
+/// Every connection may need a second descriptor, for a file or an upstream; some are for ourselves.
+fn within_descriptors(most: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let possible = (limit.saturating_sub(OWN_DESCRIPTORS) / 2).max(1);
+    if possible < most {
+        tracing::warn!(connections = possible, limit, "fewer connections than set: too few descriptors");
+    }
+    most.min(possible)
+}
+
 /// A clear refusal, bounded in time: the client asks the registry itself.
-async fn turn_away(mut stream: TcpStream, node: String, most: usize) {
+async fn turn_away(mut stream: TcpStream, node: String, most: usize, _turn: OwnedSemaphorePermit) {
     let words = format!("larder@{node}: all {most} connections are in use; containerd now goes direct.");
     let body = ErrorBody::new(Code::Unavailable, words).to_bytes();
     let head = format!(

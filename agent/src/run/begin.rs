@@ -7,6 +7,7 @@ use std::path::Path;
 
 use larder_mirror::Mirror;
 use larder_wire::settings::Listen;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 
@@ -28,6 +29,7 @@ pub(super) struct Listeners {
 }
 
 pub(super) async fn begin(loaded: &Loaded) -> Result<Begun, Failure> {
+    raise_descriptors();
     let settings = &loaded.settings;
     let (listeners, address) = listen(&settings.listen).await?;
     let randomness = |error| Failure::System("randomness", error);
@@ -48,6 +50,17 @@ pub(super) async fn begin(loaded: &Loaded) -> Result<Begun, Failure> {
         warn!(%error, "no copy of the settings kept in data_dir");
     }
     Ok(Begun { listeners, mirror, instance })
+}
+
+/// Takes as many descriptors as we may have: each connection needs one, and often a second.
+fn raise_descriptors() {
+    const ENOUGH: u64 = 16_384;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard.min(ENOUGH)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH), hard)
+    {
+        warn!(%error, soft, "the limit of descriptors stays as it is");
+    }
 }
 
 /// Tells what the settings are and what is odd about them.

@@ -16,6 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use larder_wire::settings::{LONGEST_HEAD_WAIT, UpstreamUrl};
+use rustix::io::Errno;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -164,21 +165,27 @@ pub(crate) fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), 
 }
 
 fn in_our_words(error: hyper_util::client::legacy::Error) -> UpstreamError {
-    let forbidden = {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-        let mut forbidden = false;
-        while let Some(one) = cause {
-            forbidden |= matches!(
-                one.downcast_ref::<GuardError>(),
-                Some(GuardError::Never(_) | GuardError::Loopback(_) | GuardError::Private(_))
-            );
-            cause = one.source();
-        }
-        forbidden
-    };
-    if forbidden {
-        UpstreamError::Forbidden(Arc::new(error))
-    } else {
-        UpstreamError::Connect(Arc::new(error))
+    let guarded = cause::<GuardError>(&error);
+    if matches!(guarded, Some(GuardError::Never(_) | GuardError::Loopback(_) | GuardError::Private(_))) {
+        return UpstreamError::Forbidden(Arc::new(error));
     }
+    let code = cause::<io::Error>(&error).and_then(io::Error::raw_os_error).map(Errno::from_raw_os_error);
+    match code {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            UpstreamError::Exhausted(Arc::new(error))
+        }
+        _ => UpstreamError::Connect(Arc::new(error)),
+    }
+}
+
+/// The first error of a type in a chain of sources.
+fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(one) = next {
+        if let Some(found) = one.downcast_ref() {
+            return Some(found);
+        }
+        next = one.source();
+    }
+    None
 }
