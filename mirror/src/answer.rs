@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use larder_wire::digest::Digest;
 use larder_wire::proof::PROOF;
 
@@ -155,7 +155,7 @@ impl Reply {
         cache: &Cache,
         request: Option<&PullRequest>,
         started: Instant,
-        method: &'static str,
+        method: &Method,
     ) -> Response<Body> {
         let pull = request.and_then(|request| match &request.what {
             What::Pull(pull) => Some(pull),
@@ -166,7 +166,11 @@ impl Reply {
             registry: pull.map_or_else(|| cache.stats.registry("-"), |pull| Arc::clone(&pull.upstream.stats)),
             kind: pull.map_or(Kind::List, |pull| pull.target.kind()),
             source: self.source,
-            method,
+            method: match *method {
+                Method::GET => "GET",
+                Method::HEAD => "HEAD",
+                _ => "other",
+            },
             repository: pull.map(|pull| pull.repository.to_string()).unwrap_or_default(),
             reference: pull.map(|pull| pull.target.reference()).unwrap_or_default(),
             status: self.status.as_u16(),

@@ -10,7 +10,7 @@ mod tag;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use larder_wire::route::Reference;
 
@@ -28,11 +28,6 @@ use manifest::fetch as fetch_manifest;
 /// Answers one request, whatever it is: there is no request without an answer, a count and a log line.
 pub(crate) async fn pull(cache: &Arc<Cache>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        _ => "other",
-    };
     let upstreams = cache.upstreams();
     let parsed = PullRequest::read(&request, &upstreams);
     let outcome = match &parsed {
@@ -44,7 +39,7 @@ pub(crate) async fn pull(cache: &Arc<Cache>, request: Request<Incoming>) -> Resp
     };
     let asked = parsed.as_ref().ok();
     let reply = outcome.unwrap_or_else(|error| refuse::reply(&cache.node, asked, &request, &error));
-    reply.finish(cache, asked, started, method)
+    reply.finish(cache, asked, started, request.method())
 }
 
 /// The stages, by what is asked for.
