@@ -15,13 +15,13 @@ help:
 	@echo 'make clean  removes what was built, and ./larder-data'
 
 demo:
-	@.ci/packages containerd runc docker-registry
+	@.ci/packages gcc libc6-dev containerd runc docker-registry
 	$(CARGO) build --release --locked --bins -p larder-agent -p larder-installer -p larder-tests
 	@IMAGE='$(IMAGE)' $(TARGET)/release/larder-demo
 
 # Cargo builds a package's programs for that package's own tests alone, so they are built first.
 test:
-	@.ci/packages containerd runc docker-registry strace
+	@.ci/packages gcc libc6-dev containerd runc docker-registry strace
 	@.ci/containerd-2
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
@@ -32,7 +32,7 @@ lint:
 	@.ci/deny
 
 bench:
-	@.ci/packages docker-registry nginx-light wrk
+	@.ci/packages gcc libc6-dev docker-registry nginx-light wrk
 	$(CARGO) build --release --locked --bins -p larder-agent -p larder-installer -p larder-tests
 	@$(TARGET)/release/larder-bench
 
