@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use larder_tests::client::{End, Request};
 use larder_tests::image::{Image, Object};
 use larder_tests::node::{Node, REGISTRY, temp_dir};
-use larder_tests::upstream::{Auth, Cut, Kind, Private, Upstream};
+use larder_tests::upstream::{Auth, Cut, Gate, Kind, Private, Upstream};
 use larder_tests::wait::until;
 
 const BIG: usize = 12 << 20;
@@ -105,5 +105,28 @@ async fn a_credential_rotated_while_no_token_is_kept_is_read_for_the_next_one() 
     write(dir.path(), "second-password");
     // Another repository needs another token: the registry itself has answered no 401.
     assert_eq!(node.fetch(Request::manifest("team/r1", &images[1].index.digest)).await.status, 200);
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_repository_without_the_manifest_does_not_answer_for_one_that_has_it() {
+    let upstream = Upstream::start().await;
+    let image = Image::oci(1, &[2000]);
+    upstream.push("has", "1", &image);
+    let gate = Gate::new();
+    let held = gate.clone();
+    upstream.on(Kind::Manifest).once(move |reply| _ = reply.hold_head(&held));
+    let node = Node::with(&upstream).await;
+    let asking = node.fetch(Request::manifest("lacks", &image.index.digest));
+    let other = async {
+        gate.arrived(1).await;
+        // The first is still waiting for its 404.
+        let reply = node.fetch(Request::manifest("has", &image.index.digest)).await;
+        gate.open();
+        reply
+    };
+    let (lacks, has) = futures_util::future::join(asking, other).await;
+    assert_eq!((has.status, has.body == image.index.bytes), (200, true));
+    assert_eq!(lacks.status, 404);
     node.finish().await;
 }

@@ -62,7 +62,8 @@ pub(super) async fn find(
     }
     cache.check_ban(upstream, &digest)?;
     upstream.known_private(&pull.repository)?;
-    let flight = FlightKey::of(upstream, &pull.repository, digest);
+    // By repository: what one may not see, or does not have, says nothing of another.
+    let flight = FlightKey::in_repository(upstream, &pull.repository, digest);
     let (role, landed) = cache.flights.manifests.join(flight, || {
         let (cache, upstream, repository) =
             (Arc::clone(cache), Arc::clone(upstream), pull.repository.clone());
