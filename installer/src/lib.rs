@@ -15,6 +15,7 @@ mod memory;
 mod places;
 mod plan;
 mod preflight;
+mod prepare;
 mod probe;
 mod restore;
 mod run;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::memory::Memory;
 use crate::plan::Known;
 
+pub use prepare::{PrepareError, prepare};
 pub use run::run;
 pub use small_file::read_settings;
 pub use state::{RegistryState, State, read};

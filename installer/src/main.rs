@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use larder_installer::Uninstalled;
+use larder_installer::{PrepareError, Uninstalled};
 use larder_wire::settings::{LogFormat, LogSettings, Mistake, Settings, parse};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ const USAGE: u8 = 64;
 const BROKEN: u8 = 70;
 /// A `run` holds the lock.
 const IN_USE: u8 = 75;
+/// A directory that is not to be given to the agent.
+const REFUSED: u8 = 77;
 
 /// Adds Larder's entries to containerd's certs.d and takes them out again.
 #[derive(Parser)]
@@ -37,6 +39,8 @@ enum Command {
     Status(Config),
     /// Take everything of ours out of certs.d.
     Uninstall(Config),
+    /// Make data_dir and run_dir the agent's (uid 19500), before it starts; needs CAP_CHOWN.
+    Prepare(Config),
 }
 
 #[derive(clap::Args)]
@@ -55,7 +59,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let (Command::Run(config) | Command::Status(config) | Command::Uninstall(config)) = &arguments.command;
+    let (Command::Run(config) | Command::Status(config) | Command::Uninstall(config) | Command::Prepare(config)) =
+        &arguments.command;
     let settings = match load(&config.config) {
         Ok((settings, told)) => {
             told.iter().for_each(|line| tell(line));
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
         Command::Run(config) => run(&config.config, settings),
         Command::Status(_) => status(&settings),
         Command::Uninstall(_) => uninstall(&settings),
+        Command::Prepare(_) => prepare(&settings),
     };
     ended.unwrap_or_else(|error| {
         tell(&format!("larder-installer: {error:#}"));
@@ -160,6 +166,17 @@ fn uninstall(settings: &Settings) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+fn prepare(settings: &Settings) -> anyhow::Result<ExitCode> {
+    match larder_installer::prepare(settings) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ PrepareError::Refused { .. }) => {
+            tell(&format!("larder-installer: {error}"));
+            Ok(ExitCode::from(REFUSED))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn start_log(log: &LogSettings) {
