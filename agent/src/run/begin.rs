@@ -2,11 +2,12 @@
 //! second agent disturbs nothing of the first. Must not start anything that lasts but the mirror.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use larder_mirror::Mirror;
 use larder_wire::settings::Listen;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
@@ -93,8 +94,31 @@ async fn listen(listen: &Listen) -> Result<(Listeners, SocketAddr), Failure> {
 
 async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
     let taken = |source: io::Error| Failure::Address { listener, address, source };
-    let socket = TcpListener::bind(address).await.map_err(taken)?;
+    let socket = match TcpListener::bind(address).await {
+        // A node without IPv6 has `[::]` as well: every address that it has.
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && has_no_family(&error) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    let socket = socket.map_err(taken)?;
     let bound = socket.local_addr().map_err(taken)?;
     info!(listener, address = %bound, "listening");
     Ok((socket, bound))
+}
+
+fn has_no_family(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_family_is_stood_in_for() {
+        assert!(has_no_family(&io::Error::from_raw_os_error(Errno::EAFNOSUPPORT as i32)));
+        assert!(!has_no_family(&io::Error::from_raw_os_error(Errno::EADDRINUSE as i32)));
+    }
 }
