@@ -6,5 +6,6 @@
 
 mod certs;
 mod deaths;
+mod image;
 mod pulls;
 mod scene;
