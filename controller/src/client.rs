@@ -37,6 +37,8 @@ pub fn limited(config: Config, qps: f64, burst: u32, metrics: Arc<Metrics>) -> k
 pub fn for_lease(mut config: Config, metrics: Arc<Metrics>) -> kube::Result<Client> {
     config.default_retry = false;
     config.connect_timeout = Some(LEASE_ANSWER);
+    // The layer's deadline ends with the head; a body that stalls must not hold up a renewal either.
+    config.read_timeout = Some(LEASE_ANSWER);
     let layer = Limit { bucket: None, answer: LEASE_ANSWER, metrics };
     Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
 }

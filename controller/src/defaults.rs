@@ -77,28 +77,38 @@ fn parse(document: Value) -> Option<Default> {
 /// Makes what was never made, and brings up to date what the values changed since. Everything else is left alone.
 ///
 /// # Errors
-/// When the API server is not there. An object that it refuses is told and tried again at the next start.
+/// When the API server is not there, or does not serve the kind yet. An object that it refuses is told, and tried again
+/// at the next start.
 pub async fn make(context: &Context, defaults: &[Default]) -> Result<(), Error> {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.config.namespace);
     let record = api.get_opt(RECORD).await.map_err(Error::api(format!("read ConfigMap {RECORD}")))?;
     let made = record.as_ref().and_then(|record| record.data.clone()).unwrap_or_default();
-    let mut now = made.clone();
+    let (mut now, mut failed) = (made.clone(), None);
     for default in defaults.iter().filter(|default| made.get(&default.key) != Some(&default.hash)) {
         match make_one(context, default, made.contains_key(&default.key)).await {
             Ok(()) => {
                 info!(object = default.key, "made from the defaults");
                 now.insert(default.key.clone(), default.hash.clone());
             }
-            Err(error) => warn!(object = default.key, error = chain(&error), "a default is not made"),
+            Err(error) if error.is_refusal() => {
+                warn!(object = default.key, error = chain(&error), "a default is refused; mend the values");
+            }
+            Err(error) => failed = Some(error),
         }
     }
-    if now == made { Ok(()) } else { remember(&api, record, now).await }
+    if now != made {
+        remember(&api, record, now).await?;
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 async fn make_one(context: &Context, default: &Default, again: bool) -> Result<(), Error> {
     let api: Api<DynamicObject> = Api::all_with(context.client.clone(), &default.resource);
     let (name, what) = (default.object.name_any(), format!("make {}", default.key));
     let live = api.get_opt(&name).await.map_err(Error::api(what.clone()))?;
+    if live.as_ref().is_some_and(|live| live.metadata.deletion_timestamp.is_some()) {
+        return Err(Error::Going(default.key.clone()));
+    }
     if live.is_none() && again || live.is_some() && !again {
         // Deleted by an administrator, or made by one before us.
         return Ok(());

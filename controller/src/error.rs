@@ -21,6 +21,9 @@ pub enum Error {
     Malformed { what: String, source: serde_json::Error },
     #[error("the system gives no random bytes")]
     Random(#[source] getrandom::Error),
+    /// It is being deleted, and can only be made when it is gone.
+    #[error("{0} is being deleted")]
+    Going(String),
 }
 
 impl Error {
@@ -36,6 +39,12 @@ impl Error {
         move |source| Self::Malformed { what, source }
     }
 
+    /// The API server understood and said no: the same object will be refused again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 403 | 422))
+    }
+
     /// A short word for metrics: `conflict`, `forbidden`, `api`, `deadline`, `other`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -47,7 +56,7 @@ impl Error {
             },
             Self::Api { .. } => "api",
             Self::Deadline(_) => "deadline",
-            Self::Malformed { .. } | Self::Random(_) => "other",
+            Self::Malformed { .. } | Self::Random(_) | Self::Going(_) => "other",
         }
     }
 }

@@ -84,13 +84,7 @@ pub async fn apply_definitions(client: Client) -> Result<Vec<String>, InstallErr
 /// # Errors
 /// See [`InstallError`]. Asking again is harmless.
 pub async fn uninstall(client: Client, namespace: &str, patience: Duration) -> Result<usize, InstallError> {
-    let record: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    match record.delete(defaults::RECORD, &DeleteParams::default()).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => return Err(error::Error::api("forget the defaults")(error).into()),
-    }
-    let api: Api<NodeCache> = Api::all(client);
+    let api: Api<NodeCache> = Api::all(client.clone());
     let names = node_caches(&api).await?;
     for name in &names {
         match api.delete(name, &DeleteParams::background()).await {
@@ -104,11 +98,23 @@ pub async fn uninstall(client: Client, namespace: &str, patience: Duration) -> R
         ticks.tick().await;
         let left = node_caches(&api).await?;
         if left.is_empty() {
+            forget_defaults(client, namespace).await?;
             return Ok(names.len());
         }
         if began.elapsed() >= patience {
+            forget_defaults(client, namespace).await?;
             return Err(InstallError::NotGone { names: left.join(", "), waited: patience });
         }
+    }
+}
+
+/// Last of all: a leader that begins meanwhile must not make the defaults anew.
+async fn forget_defaults(client: Client, namespace: &str) -> Result<(), error::Error> {
+    let record: Api<ConfigMap> = Api::namespaced(client, namespace);
+    match record.delete(defaults::RECORD, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error::Error::api("forget the defaults")(error)),
     }
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -61,11 +61,13 @@ pub async fn hold(
             _ = ticks.tick() => {}
         }
         let led = seen.renewed.is_some();
-        match turn(&api, &me, &mut seen).await {
-            Ok(who) => tell(&leader, who),
-            Err(error) => debug!(error = chain(&error), "the Lease could not be read or renewed"),
+        let until = deadline(&seen);
+        match in_time(turn(&api, &me, &mut seen), until).await {
+            Some(Ok(who)) => tell(&leader, who),
+            Some(Err(error)) => debug!(error = chain(&error), "the Lease could not be read or renewed"),
+            None => debug!("no answer about the Lease in time"),
         }
-        let late = seen.renewed.is_some_and(|renewed| renewed.elapsed() >= RENEWED_WITHIN);
+        let late = led && deadline(&seen) <= Instant::now();
         if late || led && seen.renewed.is_none() {
             warn!("leadership is lost: the Lease was not renewed in time, or another replica has it");
             tell(&leader, None);
@@ -78,6 +80,15 @@ pub async fn hold(
     {
         debug!(error = chain(&error), "the Lease is not given back; it runs out by itself");
     }
+}
+
+/// Until when this turn may take: a holder's renewal is over before anybody else may begin.
+fn deadline(seen: &Seen) -> Instant {
+    seen.renewed.unwrap_or_else(Instant::now) + RENEWED_WITHIN
+}
+
+async fn in_time<T>(turn: impl Future<Output = T>, deadline: Instant) -> Option<T> {
+    timeout_at(deadline, turn).await.ok()
 }
 
 fn tell(leader: &watch::Sender<Option<Leader>>, who: Option<Leader>) {

@@ -28,9 +28,6 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Objects of one kind that are reconciled at once.
 const AT_ONCE: u16 = 8;
 
-/// Changes that come in a burst, such as a DaemonSet's counts in a rollout, become one reconcile.
-const BURST: Duration = Duration::from_millis(500);
-
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -51,7 +48,7 @@ pub async fn run<K, F, Fut>(
         async move { Ok::<_, Infallible>(once(object, context, story, &pauses).await) }
     };
     controller
-        .with_config(Config::default().concurrency(AT_ONCE).debounce(BURST))
+        .with_config(Config::default().concurrency(AT_ONCE))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, |_, never, _| match *never {}, context)
         .for_each(|ended| async move {

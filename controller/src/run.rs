@@ -119,6 +119,10 @@ async fn live(config: Config) -> Result<(), Failure> {
         _ = interrupt.recv() => Ok(()),
         failure = life.go_on(defaults) => Err(failure),
     };
+    if matches!(ended, Err(Failure::LeadershipLost)) {
+        // Another replica may lead already: nothing more is written, not even to an end.
+        life.stories.abort();
+    }
     life.end().await;
     ended
 }

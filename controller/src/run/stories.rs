@@ -79,6 +79,11 @@ impl Stories {
         }
     }
 
+    /// Ends all at once, in the middle of whatever they do.
+    pub(super) fn abort(&mut self) {
+        self.tasks.abort_all();
+    }
+
     /// Asks all to end, and waits for the reconciles under way.
     pub(super) async fn end(&mut self) {
         self.stop.cancel();
