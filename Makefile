@@ -11,7 +11,7 @@ help:
 	@echo 'make demo   a real containerd pulls a real image through Larder (root; IMAGE=docker.io/library/alpine:3.20)'
 	@echo 'make test   every test; the end-to-end ones as root'
 	@echo 'make lint   formatting, clippy, licences and advisories'
-	@echo 'make bench  a warm cache beside nginx on this machine'
+	@echo 'make bench  a warm cache beside nginx, and the controller with 5,000 nodes, on this machine'
 	@echo 'make image  the image with every program, as an OCI archive for `ctr images import`; no engine needed'
 	@echo 'make crds   the chart'"'"'s custom resource definitions, from the controller'
 	@echo 'make run    larder-agent with its defaults, below ./larder-data'
@@ -40,8 +40,10 @@ lint:
 	@.ci/chart
 
 bench:
-	@.ci/packages gcc libc6-dev docker-registry nginx-light wrk
-	$(CARGO) build --release --locked --bins -p larder-agent -p larder-installer -p larder-tests
+	@.ci/packages gcc libc6-dev docker-registry nginx-light wrk etcd-server
+	@.ci/kubernetes
+	@.ci/helm
+	$(CARGO) build --release --locked --bins -p larder-agent -p larder-installer -p larder-controller -p larder-tests
 	@$(TARGET)/release/larder-bench
 
 image:

@@ -37,7 +37,7 @@ pub async fn reconcile(cache: Arc<Cache>, context: Arc<Context>) -> Result<Actio
     Ok(Action::requeue(REFRESH))
 }
 
-/// Another NodeCache may select other Caches.
+/// Another NodeCache may select other Caches, and a Cache that changes or ends may make room for one for its registry.
 pub fn watch(client: &kube::Client, _config: &Config) -> Controller<Cache> {
     let controller = Controller::new(Api::all(client.clone()), watcher::Config::default());
     let (all, changes) = (controller.store(), Changes::default());
@@ -45,5 +45,15 @@ pub fn watch(client: &kube::Client, _config: &Config) -> Controller<Cache> {
         let all = if changes.concern(&node_cache, &node_cache.status) { all.state() } else { Vec::new() };
         all.iter().map(|it| ObjectRef::from_obj(&**it)).collect::<Vec<_>>()
     };
-    controller.watches(Api::<NodeCache>::all(client.clone()), watcher::Config::default(), concerned)
+    let (all, changes) = (controller.store(), Changes::default());
+    let rivals = move |cache: Cache| {
+        let all = if changes.concern(&cache, &cache.status) { all.state() } else { Vec::new() };
+        let registry = |cache: &Cache| upstream::registry(&cache.spec).ok();
+        let is_rival =
+            |it: &&Arc<Cache>| it.metadata.name != cache.metadata.name && registry(it) == registry(&cache);
+        all.iter().filter(is_rival).map(|it| ObjectRef::from_obj(&**it)).collect::<Vec<_>>()
+    };
+    let (node_caches, caches) = (Api::<NodeCache>::all(client.clone()), Api::<Cache>::all(client.clone()));
+    let config = watcher::Config::default;
+    controller.watches(node_caches, config(), concerned).watches(caches, config(), rivals)
 }

@@ -59,8 +59,10 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let (Command::Run(config) | Command::Status(config) | Command::Uninstall(config) | Command::Prepare(config)) =
-        &arguments.command;
+    let (Command::Run(config)
+    | Command::Status(config)
+    | Command::Uninstall(config)
+    | Command::Prepare(config)) = &arguments.command;
     let settings = match load(&config.config) {
         Ok((settings, told)) => {
             told.iter().for_each(|line| tell(line));

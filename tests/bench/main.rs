@@ -1,10 +1,13 @@
 //! What `make bench` shows: a warm larder-agent and nginx serving the same bytes from files, on this machine, one after
-//! the other, under the same load by wrk. Must not claim more: load and servers share the machine's cores.
+//! the other, under the same load by wrk; then, or alone with `larder-bench fleet [NODES]`, the controller under many
+//! nodes' reports. Must not claim more: load and servers share the machine's cores.
 
 #![expect(clippy::print_stdout, reason = "the benchmark is what it prints")]
 
+mod fleet;
 mod server;
 
+use std::env;
 use std::process::{Command, ExitCode};
 use std::thread::available_parallelism;
 
@@ -20,12 +23,26 @@ const SECONDS: u32 = 5;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match compare().await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("The benchmark ended early: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn run() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {
+            compare().await?;
+            println!();
+            fleet::measure(fleet::NODES).await
+        }
+        ["fleet"] => fleet::measure(fleet::NODES).await,
+        ["fleet", nodes] => fleet::measure(nodes.parse().context("a number of nodes")?).await,
+        _ => bail!("expected nothing, or `fleet [NODES]`"),
     }
 }
 

@@ -5,6 +5,7 @@ mod access;
 mod answers;
 mod bad_input;
 mod certs;
+mod distribution;
 mod flight;
 mod guard;
 mod integrity;

@@ -102,6 +102,11 @@ fn a_rollback_names_what_failed_and_what_runs() {
     let outcome = ran(&root, ready(), Stand::RolledBack);
     let (again, events) = told(&root, &Live::default(), &outcome, now());
     assert_eq!((again, events), (status, vec![]));
+
+    // Killed before the status said so.
+    root.status.as_mut().unwrap().conditions.clear();
+    let (_, events) = told(&root, &Live::default(), &outcome, now());
+    assert_eq!(events.iter().filter(|event| event.reason == ROLLED_BACK).count(), 1);
 }
 
 #[test]
