@@ -12,6 +12,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParam
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::context::Context;
@@ -137,11 +138,33 @@ pub fn labels(component: &str, instance: &str) -> BTreeMap<String, String> {
 /// Makes the child be as wanted. Writes nothing when it is so already.
 ///
 /// # Errors
-/// When the API server refuses or is not there; nothing is half written.
+/// When the API server refuses or is not there, or when somebody else made the object; nothing is half written.
 pub async fn apply(context: &Context, child: &Child) -> Result<Applied, Error> {
+    write(context, child, &PatchParams::apply(FIELD_MANAGER).force()).await
+}
+
+/// Asks whether [`apply`] would be let through, and changes nothing.
+///
+/// # Errors
+/// As [`apply`]. Who cannot tell without the deed (a webhook with side effects) has not refused.
+pub async fn rehearse(context: &Context, child: &Child) -> Result<(), Error> {
+    match write(context, child, &PatchParams::apply(FIELD_MANAGER).force().dry_run()).await {
+        Err(Error::Api { source: kube::Error::Api(status), .. })
+            if status.message.contains("does not support dry run") =>
+        {
+            Ok(())
+        }
+        ended => ended.map(|_| ()),
+    }
+}
+
+async fn write(context: &Context, child: &Child, how: &PatchParams) -> Result<Applied, Error> {
     let api = child.api(context);
     let wanted = child.marked();
     let live = api.get_opt(child.name()).await.map_err(Error::api(format!("read {child}")))?;
+    if live.as_ref().is_some_and(|live| !is_ours(live)) {
+        return Err(Error::NotOurs(child.to_string()));
+    }
     if let Some(live) = live.as_ref().filter(|live| live.metadata.deletion_timestamp.is_none())
         && agree::is_as_wanted(live, &wanted)
     {
@@ -149,10 +172,27 @@ pub async fn apply(context: &Context, child: &Child) -> Result<Applied, Error> {
     }
     let change = if live.is_some() { Change::Updated } else { Change::Created };
     let live = api
-        .patch(child.name(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted))
+        .patch(child.name(), how, &Patch::Apply(&wanted))
         .await
         .map_err(Error::api(format!("apply {child}")))?;
     Ok(Applied { live, change })
+}
+
+/// Applies the child only where nothing of its name is: what is there may be of an earlier spec, and stays.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_missing(context: &Context, child: &Child) -> Result<(), Error> {
+    if read(&child.api(context), child.name()).await?.is_none() {
+        apply(context, child).await?;
+    }
+    Ok(())
+}
+
+/// Whether an object carries our label.
+#[must_use]
+pub fn is_ours<K: Resource>(live: &K) -> bool {
+    live.labels().get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1)
 }
 
 /// Applies children in their order; the first that fails ends it, and the next reconcile goes on there.
@@ -174,7 +214,7 @@ pub async fn apply_all(context: &Context, children: &[Child]) -> Result<Vec<Appl
 pub async fn remove(context: &Context, child: &Child) -> Result<Removed, Error> {
     let api = child.api(context);
     let Some(live) = read(&api, child.name()).await? else { return Ok(Removed::WasAbsent) };
-    if live.labels().get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
+    if !is_ours(&live) {
         return Ok(Removed::NotOurs);
     }
     if live.metadata.deletion_timestamp.is_some() {
@@ -193,6 +233,34 @@ pub async fn remove(context: &Context, child: &Child) -> Result<Removed, Error> 
     }
 }
 
+/// Takes `uid` out of the owners of a live object of ours: it stays when that owner goes.
+///
+/// # Errors
+/// When the API server refuses or is not there, or the object changed in between.
+pub async fn disown(context: &Context, child: &Child, uid: &str) -> Result<(), Error> {
+    let api = child.api(context);
+    let Some(live) = read(&api, child.name()).await? else { return Ok(()) };
+    let Some(patch) = without_owner(&live, uid) else { return Ok(()) };
+    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(child.name(), &parameters, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(Error::api(format!("disown {child}"))(error)),
+    }
+}
+
+/// The patch that leaves the other owners. Of this very object in this very state, so that no owner is lost.
+fn without_owner(live: &DynamicObject, uid: &str) -> Option<Value> {
+    let owners = live.owner_references();
+    let others: Vec<_> = owners.iter().filter(|owner| owner.uid != uid).collect();
+    let is_owned = others.len() < owners.len();
+    (is_owned && is_ours(live)).then(|| {
+        json!({"metadata": {
+            "uid": live.uid(), "resourceVersion": live.resource_version(), "ownerReferences": others,
+        }})
+    })
+}
+
 /// Reads one object; one that is not there, or whose kind the API server does not have, is `None`.
 ///
 /// # Errors
@@ -206,5 +274,34 @@ where
         // A kind that is not installed has no page, and so no reason either.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(Error::api(format!("read {name} of {}", api.resource_url()))(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_mark_on_our_own_object_is_taken_off() {
+        let live = |label: &str, owners: &[&str]| -> DynamicObject {
+            let owners: Vec<_> = owners
+                .iter()
+                .map(|uid| json!({"apiVersion": "v1", "kind": "Registry", "name": "main", "uid": uid}))
+                .collect();
+            serde_json::from_value(json!({"metadata": {
+                "name": "main-registry", "uid": "u", "resourceVersion": "7",
+                "labels": {MANAGED_BY.0: label}, "ownerReferences": owners,
+            }}))
+            .unwrap()
+        };
+        let patch = without_owner(&live(MANAGED_BY.1, &["me", "other"]), "me").unwrap();
+        assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "other");
+        assert_eq!(patch["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            (&patch["metadata"]["uid"], &patch["metadata"]["resourceVersion"]),
+            (&json!("u"), &json!("7"))
+        );
+        assert_eq!(without_owner(&live(MANAGED_BY.1, &["other"]), "me"), None);
+        assert_eq!(without_owner(&live("somebody", &["me"]), "me"), None);
     }
 }

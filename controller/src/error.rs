@@ -24,6 +24,9 @@ pub enum Error {
     /// It is being deleted, and can only be made when it is gone.
     #[error("{0} is being deleted")]
     Going(String),
+    /// Somebody else made an object of this name, and it is not taken over.
+    #[error("{0} is there and was not made by this controller: delete or rename it")]
+    NotOurs(String),
 }
 
 impl Error {
@@ -39,10 +42,29 @@ impl Error {
         move |source| Self::Malformed { what, source }
     }
 
-    /// The API server understood and said no: the same object will be refused again.
+    /// It was understood and refused: the same object will be refused again.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 403 | 422))
+        match self {
+            Self::Api { source: kube::Error::Api(status), .. } => matches!(status.code, 400 | 403 | 422),
+            Self::NotOurs(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The controller has no right to what it asked for.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 403)
+    }
+
+    /// What was asked and what the API server said to it, for a condition; not the whole chain with its codes.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Api { what, source: kube::Error::Api(status) } => format!("{what}: {}", status.message),
+            other => other.to_string(),
+        }
     }
 
     /// A short word for metrics: `conflict`, `forbidden`, `api`, `deadline`, `other`.
@@ -56,7 +78,7 @@ impl Error {
             },
             Self::Api { .. } => "api",
             Self::Deadline(_) => "deadline",
-            Self::Malformed { .. } | Self::Random(_) | Self::Going(_) => "other",
+            Self::Malformed { .. } | Self::Random(_) | Self::Going(_) | Self::NotOurs(_) => "other",
         }
     }
 }

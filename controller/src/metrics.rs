@@ -37,6 +37,10 @@ struct NodeState {
     state: String,
 }
 
+/// What is counted of a NodeCache's nodes.
+const NODE_STATES: [&str; 9] =
+    ["desired", "updated", "reporting", "ready", "degraded", "installed", "in_use", "silent", "unsupported"];
+
 /// Every metric of the controller. Methods take the kind or verb as Kubernetes spells it.
 pub struct Metrics {
     pub reports: ReportMetrics,
@@ -122,8 +126,16 @@ impl Metrics {
     /// Nodes of a NodeCache in a state: desired, updated, reporting, ready, degraded, installed, in_use, silent,
     /// unsupported.
     pub fn nodes(&self, node_cache: &str, state: &str, count: i64) {
+        debug_assert!(NODE_STATES.contains(&state), "{state} would stay when the NodeCache goes");
         let labels = NodeState { node_cache: node_cache.to_owned(), state: state.to_owned() };
         self.nodes.get_or_create(&labels).set(count);
+    }
+
+    /// The NodeCache is no more: neither are its counts.
+    pub(crate) fn forget_node_cache(&self, node_cache: &str) {
+        for state in NODE_STATES {
+            self.nodes.remove(&NodeState { node_cache: node_cache.to_owned(), state: state.to_owned() });
+        }
     }
 
     pub(crate) fn leads(&self, leads: bool) {
@@ -172,6 +184,12 @@ mod tests {
             assert!(page.contains(line), "{line}\n{page}");
         }
         drop(running);
+        metrics.nodes("other", "silent", 0);
+        metrics.forget_node_cache("default");
+        let page = metrics.page().unwrap();
+        assert!(
+            page.contains("nodes{node_cache=\"other\"") && !page.contains("nodes{node_cache=\"default\"")
+        );
         assert!(metrics.page().unwrap().contains("reconciles_running{kind=\"Registry\"} 0"));
     }
 }

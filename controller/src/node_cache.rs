@@ -1,6 +1,7 @@
 //! THE STORY of a NodeCache: the agents of a set of nodes. dereference -> validate -> build -> apply -> status, and a
 //! withdrawal before it goes. Must not touch a pod for what a running agent reads by itself.
 
+mod apply;
 mod build;
 mod conflict;
 mod dereference;
@@ -12,6 +13,7 @@ mod places;
 mod rollout;
 mod settings;
 mod status;
+mod upstreams;
 mod validate;
 mod watch;
 mod withdraw;
@@ -21,7 +23,6 @@ use std::time::Duration;
 
 use kube::runtime::controller::Action;
 
-use crate::apply;
 use crate::context::Context;
 use crate::crd::NodeCache;
 use crate::error::Error;
@@ -37,9 +38,7 @@ pub async fn reconcile(node_cache: Arc<NodeCache>, context: Arc<Context>) -> Res
     finalizer::hold(&node_cache, &context).await?;
     let known = dereference::dereference(&node_cache, &context).await?;
     let decided = validate::validate(&node_cache, &known, &context.config);
-    if let Ok(effective) = &decided {
-        apply::apply_all(&context, &build::build(effective)).await?;
-    }
+    let decided = apply::carry_out(&node_cache, &context, &known, decided).await?;
     status::tell(&node_cache, &context, &known, decided.as_ref()).await?;
     in_use::look(&node_cache, &context).await;
     gone::forget(&node_cache, &context).await;
@@ -49,4 +48,9 @@ pub async fn reconcile(node_cache: Arc<NodeCache>, context: Arc<Context>) -> Res
 /// The name of a NodeCache's DaemonSet, ConfigMap and ServiceAccount; agents are known by the last.
 fn child_name(node_cache: &str) -> String {
     format!("larder-{node_cache}")
+}
+
+/// The name of the Secret beside them.
+fn credentials_name(node_cache: &str) -> String {
+    format!("{}-credentials", child_name(node_cache))
 }

@@ -26,6 +26,7 @@ use kube::runtime::controller::Action;
 use crate::context::Context;
 use crate::crd::{ManagementState, Registry};
 use crate::error::Error;
+use roll_out::Plan;
 use status::{Outcome, Ran};
 use trouble::Stop;
 
@@ -40,8 +41,15 @@ pub async fn reconcile(registry: Arc<Registry>, context: Arc<Context>) -> Result
         // What it owns goes with it, and a store that it does not own stays.
         return Ok(Action::await_change());
     }
-    let live = dereference::live(&context, &registry).await?;
-    let outcome = match advance(&context, &registry, &live).await {
+    let mut registry = Registry::clone(&registry);
+    let (live, ended) = match dereference::live(&context, &registry).await {
+        Ok(live) => {
+            let ended = advance(&context, &mut registry, &live).await;
+            (live, ended)
+        }
+        Err(stop) => (dereference::Live::default(), Err(stop)),
+    };
+    let outcome = match ended {
         Ok(outcome) => outcome,
         Err(Stop::Trouble(trouble)) => Outcome::Trouble(trouble),
         Err(Stop::Fault(error)) => return Err(error),
@@ -49,27 +57,47 @@ pub async fn reconcile(registry: Arc<Registry>, context: Arc<Context>) -> Result
     status::report(&context, &registry, &live, &outcome).await
 }
 
-async fn advance(context: &Context, registry: &Registry, live: &dereference::Live) -> Result<Outcome, Stop> {
+async fn advance(
+    context: &Context,
+    registry: &mut Registry,
+    live: &dereference::Live,
+) -> Result<Outcome, Stop> {
     let template = dereference::template(context, registry).await?;
-    let effective = effective::merge(template.as_ref(), registry.written());
-    let found = dereference::find(context, registry, &effective.spec).await?;
+    let known = template.as_ref().ok().and_then(Option::as_ref);
+    let effective = effective::merge(known, registry.written());
+    roll_out::let_go(context, registry, &effective.spec).await?;
     match effective.spec.management_state.unwrap_or_default() {
         ManagementState::Managed => {}
         ManagementState::Unmanaged => return Ok(Outcome::Unmanaged),
         ManagementState::Removed => {
-            roll_out::take_away(context, registry, &effective.spec, &found).await?;
+            roll_out::take_away(context, registry, &effective.spec).await?;
             return Ok(Outcome::Removed);
         }
     }
+    template?;
+    let mut found = dereference::find(context, registry, &effective.spec).await?;
     let valid = validate::validate(registry, effective, &found, &context.config)?;
     // The store and the certificate come first: without them there is nothing to configure.
     roll_out::apply_all(context, &build::foundation(&valid)).await?;
     let http_secret = http_secret::ensure(context, registry).await?;
     let materials = material::gather(&valid, &found, http_secret)?;
-    let hashes = material::hashes(&valid, &materials);
+    let spec_hash = material::spec_hash(&valid, &materials);
     let built = build::build(&valid, materials, None);
-    let decision =
-        upgrade::decide(&upgrade::situation(registry, &valid, live, &built.revision, &hashes.spec));
-    let done = roll_out::carry_out(context, registry, &valid, &built, &decision, &hashes).await?;
-    Ok(Outcome::Ran(Box::new(Ran { valid, found, done, hashes, revision: built.revision })))
+    let kept = dereference::kept(context, registry, &built.revision, &mut found).await?;
+    let (decision, entrances) = {
+        let is = upgrade::situation(registry, &valid, live, &built.revision, &spec_hash, kept.is_some());
+        let decision = upgrade::decide(&is);
+        let entrances = upgrade::entrances(&is, &decision);
+        (decision, entrances)
+    };
+    let plan = Plan {
+        valid: &valid,
+        built: &built,
+        decision: &decision,
+        entrances,
+        kept: kept.as_ref(),
+        spec_hash: &spec_hash,
+    };
+    let done = roll_out::carry_out(context, registry, &plan, live, &found).await?;
+    Ok(Outcome::Ran(Box::new(Ran { valid, found, done, spec_hash, revision: built.revision })))
 }

@@ -24,6 +24,8 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::crd::RegistryGateway;
 use crate::error::Error;
+use dereference::Found;
+use validate::{Refusal, Valid};
 
 /// Secrets, and what others make of a Certificate, are not watched: the story looks again.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -36,14 +38,28 @@ pub async fn reconcile(gateway: Arc<RegistryGateway>, context: Arc<Context>) -> 
     if gateway.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let found = dereference::dereference(&context, &gateway).await?;
-    let decided = validate::validate(&gateway, &found, &context.config);
-    let deployment = match &decided {
-        Ok(valid) => apply::apply(&context, build::build(valid)).await?,
-        Err(_) => found.deployment,
+    let (deployment, decided) = match dereference::dereference(&context, &gateway).await {
+        Ok(found) => advance(&context, &gateway, found).await?,
+        Err(error) => (None, Err(Refusal::of_reading(error)?)),
     };
     status::report(&context, &gateway, deployment.as_ref(), decided.as_ref()).await?;
     Ok(Action::requeue(AGAIN))
+}
+
+/// The Deployment as it is at the end, and what was decided.
+async fn advance(
+    context: &Context,
+    gateway: &RegistryGateway,
+    found: Found,
+) -> Result<(Option<Deployment>, Result<Valid, Refusal>), Error> {
+    let valid = match validate::validate(gateway, &found, &context.config) {
+        Ok(valid) => valid,
+        Err(refusal) => return Ok((found.deployment, Err(refusal))),
+    };
+    match apply::apply(context, build::build(&valid)).await {
+        Ok(deployment) => Ok((deployment, Ok(valid))),
+        Err(error) => Ok((found.deployment, Err(Refusal::of_writing(error)?))),
+    }
 }
 
 /// Gateways and what they own; whether the Registry is there is looked at again.

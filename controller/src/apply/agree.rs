@@ -37,7 +37,7 @@ fn holds(live: &Value, wanted: &Value) -> bool {
         (Value::Object(live), Value::Object(wanted)) => {
             wanted.iter().all(|(key, wanted)| match live.get(key) {
                 Some(live) => holds(live, wanted),
-                // The API server leaves empty maps, lists and nulls away.
+                // The API server leaves empty maps, lists, texts and nulls away.
                 None => is_nothing(wanted),
             })
         }
@@ -70,6 +70,7 @@ fn is_same_amount(live: &str, wanted: &str) -> bool {
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
+        Value::String(text) => text.is_empty(),
         Value::Object(map) => map.values().all(is_nothing),
         Value::Array(list) => list.is_empty(),
         _ => false,
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn what_the_api_server_adds_does_not_count() {
         let live = json!({"spec": {"replicas": 2, "strategy": {"type": "RollingUpdate"}, "paused": false}});
-        assert!(holds(&live, &json!({"spec": {"replicas": 2, "selector": {}, "extra": null}})));
+        assert!(holds(&live, &json!({"spec": {"replicas": 2, "selector": {}, "extra": null, "value": ""}})));
         assert!(!holds(&live, &json!({"spec": {"replicas": 3}})));
         assert!(!holds(&live, &json!({"spec": {"missing": 1}})));
     }

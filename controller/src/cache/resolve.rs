@@ -34,7 +34,8 @@ pub(crate) enum LeftOut {
     #[error("{0}")]
     Spec(Wrong),
     #[error(
-        "Secret {secret}: {why}; without it nothing of a Shared upstream can be read, so pulls go direct"
+        "Secret {secret}: {why}; nodes that have its last good one go on with that while the Cache stays as it is, on \
+         others pulls go direct"
     )]
     Credential { secret: String, why: NoCredential },
     #[error("ConfigMap {name} has no key ca.crt with PEM certificates of at most 256 KiB; pulls go direct")]

@@ -96,6 +96,10 @@ fn proxy(spec: &CacheSpec, tls: bool) -> Result<Option<settings::Proxy>, Wrong> 
         false => ("spec.proxy.httpProxy", &proxy.http_proxy),
     };
     let written = written.as_deref().filter(|text| !text.is_empty());
+    if written.is_some_and(|text| text.contains('@')) {
+        let why = "expected no user and password, which would stand in a ConfigMap".to_owned();
+        return Err(Wrong { field, why });
+    }
     written.map(|text| text.parse().map_err(Wrong::at(field))).transpose()
 }
 

@@ -1,6 +1,7 @@
 //! Cache: one upstream registry that nodes keep at hand. Must not hold a credential: it names a Secret.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -140,12 +141,18 @@ pub struct CacheVolume {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheProxy {
-    /// `http://[user:password@]host[:port]`, for an upstream by `http://`.
-    #[x_kube(validation = cel::proxy_url("spec.proxy.httpProxy"))]
+    /// `http://host[:port]`, for an upstream by `http://`.
+    #[x_kube(
+        validation = cel::proxy_url("spec.proxy.httpProxy"),
+        validation = without_password("spec.proxy.httpProxy")
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_proxy: Option<String>,
-    /// `http://[user:password@]host[:port]`, for an upstream by `https://`.
-    #[x_kube(validation = cel::proxy_url("spec.proxy.httpsProxy"))]
+    /// `http://host[:port]`, for an upstream by `https://`.
+    #[x_kube(
+        validation = cel::proxy_url("spec.proxy.httpsProxy"),
+        validation = without_password("spec.proxy.httpsProxy")
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub https_proxy: Option<String>,
 }
@@ -189,6 +196,15 @@ pub struct CacheStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// Its address stands in a ConfigMap, which is no place for a password.
+fn without_password(field: &str) -> Rule {
+    let message = format!(
+        "{field} takes no user and password, which would stand in a ConfigMap: name a proxy that needs none, or one on \
+         each node that adds them"
+    );
+    Rule::new("!self.contains('@')").message(message.as_str())
 }
 
 impl CacheSpec {

@@ -84,7 +84,7 @@ pub struct NodeCacheSpec {
     pub per_node_reports: Option<PerNodeReports>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<NodeCacheRollout>,
-    /// How long a deletion waits for the nodes to take their entries out: `5m` where nothing is written.
+    /// How long a deletion waits for the nodes to take their entries out: `3m` where nothing is written.
     #[x_kube(validation = cel::positive_duration("spec.withdrawTimeout"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withdraw_timeout: Option<String>,

@@ -33,6 +33,11 @@ pub(super) fn build(effective: &Effective) -> Vec<Child> {
     ]
 }
 
+/// The settings alone.
+pub(super) fn settings(effective: &Effective) -> Child {
+    Child::of(&config::config_map(effective))
+}
+
 fn service_account(effective: &Effective) -> ServiceAccount {
     ServiceAccount {
         automount_service_account_token: Some(false),

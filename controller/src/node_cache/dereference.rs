@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 
-use super::{build, child_name};
+use super::{build, child_name, credentials_name};
 use crate::apply;
 use crate::cache::{age, list, resolve};
 use crate::context::Context;
@@ -43,6 +43,7 @@ pub(super) struct Dereferenced {
 pub(super) struct Live {
     pub(super) config_map: Option<ConfigMap>,
     pub(super) daemon_set: Option<DaemonSet>,
+    pub(super) credentials: Option<Secret>,
 }
 
 impl Live {
@@ -75,7 +76,9 @@ pub(super) async fn dereference(node_cache: &NodeCache, context: &Context) -> Re
 /// The children as they are.
 pub(super) async fn live(node_cache: &NodeCache, context: &Context) -> Result<Live, Error> {
     let (name, namespace) = (child_name(&node_cache.name_any()), context.config.agent_namespace.as_str());
+    let credentials = credentials_name(&node_cache.name_any());
     Ok(Live {
+        credentials: apply::read(&Api::namespaced(context.client.clone(), namespace), &credentials).await?,
         config_map: apply::read(&Api::namespaced(context.client.clone(), namespace), &name).await?,
         daemon_set: apply::read(&Api::namespaced(context.client.clone(), namespace), &name).await?,
     })
@@ -95,7 +98,7 @@ where
 }
 
 /// An address, not a name: the agents do not ask the cluster's DNS.
-async fn controller(context: &Context) -> Result<Option<String>, Error> {
+pub(super) async fn controller(context: &Context) -> Result<Option<String>, Error> {
     let api: Api<Service> = Api::namespaced(context.client.clone(), &context.config.namespace);
     let service = apply::read(&api, &context.config.service).await?;
     let address = service.and_then(|service| service.spec?.cluster_ip?.parse::<IpAddr>().ok());

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta};
 use kube::{Resource, ResourceExt};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use super::{REFRESH, build};
@@ -15,13 +15,16 @@ use crate::apply::{self, Child};
 use crate::context::Context;
 use crate::crd::{NodeCache, NodeCacheReport, NodeCacheReportSpec, PerNodeReports, ReportedRegistry};
 use crate::error::{Error, chain};
-use crate::reports::{NodeState, NodeView};
+use crate::reports::{NodeState, RegistryView};
 
 /// From one write to the next when there is one NodeCache.
 const PACE: Duration = Duration::from_millis(200);
 
 /// Nodes a reconcile: so much of its time is left for everything else.
 const AT_ONCE: usize = 25;
+
+/// However many are left then wait for the next reconcile.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// With this many left, the next look comes soon.
 const SOON: Duration = Duration::from_secs(1);
@@ -42,28 +45,29 @@ pub(super) async fn write(node_cache: &NodeCache, context: &Context, node_caches
         return REFRESH;
     }
     let more = changed.len() == most;
-    let views = context.fleet.nodes(Some(&name), now);
-    let mut pace = interval(PACE.saturating_mul(sharers));
+    let all = write_all(node_cache, context, &changed, PACE.saturating_mul(sharers));
+    // What was not written by then was not marked as told.
+    let in_time = timeout(LONGEST, all).await.is_ok();
+    if more && in_time { SOON } else { REFRESH }
+}
+
+async fn write_all(node_cache: &NodeCache, context: &Context, changed: &[NodeState], each: Duration) {
+    let mut pace = interval(each);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for state in changed {
-        let at = views.binary_search_by(|view| (*view.node).cmp(&state.node));
-        let wanted = report(node_cache, &state, at.ok().map(|at| &views[at]));
-        match is_told(&wanted, context).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => {
-                debug!(node = state.node, error = chain(&error), "a node's report is read later");
-                context.fleet.tell_again(&name, &state.node);
-                continue;
+        let wanted = report(node_cache, state);
+        let written = match is_told(&wanted, context).await {
+            Ok(false) => {
+                pace.tick().await;
+                apply::apply(context, &Child::of(&wanted)).await.map(|_| ())
             }
-        }
-        pace.tick().await;
-        if let Err(error) = apply::apply(context, &Child::of(&wanted)).await {
-            debug!(node = state.node, error = chain(&error), "a node's report is written later");
-            context.fleet.tell_again(&name, &state.node);
+            told => told.map(|_| ()),
+        };
+        match written {
+            Ok(()) => context.fleet.told(&node_cache.name_any(), state),
+            Err(error) => debug!(node = state.node, error = chain(&error), "a node's report waits"),
         }
     }
-    if more { SOON } else { REFRESH }
 }
 
 /// Whether what is there says the same. Since when is not compared: after a change of leader nobody remembers it.
@@ -78,9 +82,8 @@ fn says_the_same(live: &NodeCacheReportSpec, wanted: &NodeCacheReportSpec) -> bo
     timeless(live) == timeless(wanted)
 }
 
-fn report(node_cache: &NodeCache, state: &NodeState, view: Option<&NodeView>) -> NodeCacheReport {
-    let registries = view.map(|view| view.registries.as_slice()).unwrap_or_default();
-    let registry = |told: &crate::reports::RegistryView| ReportedRegistry {
+fn report(node_cache: &NodeCache, state: &NodeState) -> NodeCacheReport {
+    let registry = |told: &RegistryView| ReportedRegistry {
         registry: told.registry.to_string(),
         state: told.state.to_owned(),
         reason: told.reason.to_string(),
@@ -103,7 +106,7 @@ fn report(node_cache: &NodeCache, state: &NodeState, view: Option<&NodeView>) ->
             since: Some(Time(state.since)),
             generation: i64::try_from(state.generation).unwrap_or(i64::MAX),
             version: state.version.clone(),
-            registries: registries.iter().map(registry).collect(),
+            registries: state.registries.iter().map(registry).collect(),
         },
     }
 }
@@ -123,6 +126,8 @@ mod tests {
             installed: false,
             in_use: false,
             first: true,
+            registries: Vec::new(),
+            mark: 0,
         }
     }
 
@@ -130,17 +135,17 @@ mod tests {
     fn a_report_names_the_node_its_state_and_one_word_why() {
         let mut node_cache = NodeCache::default();
         node_cache.metadata.name = Some("default".to_owned());
-        let made = report(&node_cache, &state("NotInstalled: TwoRoots (docker.io)"), None);
+        let made = report(&node_cache, &state("NotInstalled: TwoRoots (docker.io)"));
         assert_eq!(made.name_any(), "n1");
         assert_eq!((made.spec.state.as_str(), made.spec.reason.as_str()), ("Degraded", "NotInstalled"));
         assert_eq!(made.spec.message, "TwoRoots (docker.io)");
-        assert_eq!(report(&node_cache, &state("Silent"), None).spec.state, "Silent");
+        assert_eq!(report(&node_cache, &state("Silent")).spec.state, "Silent");
     }
 
     #[test]
     fn a_new_leader_does_not_write_what_is_there_already() {
         let node_cache = NodeCache::default();
-        let wanted = report(&node_cache, &state("DiskFull"), None).spec;
+        let wanted = report(&node_cache, &state("DiskFull")).spec;
         let live = NodeCacheReportSpec { since: None, ..wanted.clone() };
         assert!(says_the_same(&live, &wanted));
         assert!(!says_the_same(&NodeCacheReportSpec { generation: 6, ..live }, &wanted));

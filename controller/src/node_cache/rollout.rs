@@ -1,8 +1,10 @@
-//! Whether a rollout goes on: it stops while more than 5 % of the nodes are degraded, lest a bad release reach them
-//! all. Pure.
+//! Whether a rollout goes on: it stops while more than 5 % of the nodes are degraded that were not when it began, lest
+//! a bad release reach them all. Pure.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::ResourceExt;
+
+use crate::reports::Summary;
 
 /// How pods follow a change of their template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +46,60 @@ impl Pods {
 /// The DaemonSet's annotation that tells one release from the next: a hash of what its pods are made of.
 pub(super) const RELEASE: &str = "registry-operator.dev/release";
 
-/// `degraded` is `None` while it is not known: then things stay as they are. Another release begins to roll in any
-/// case: it may be the cure, and pods that are not available are replaced first.
-pub(super) fn decide(live: Option<&DaemonSet>, degraded: Option<usize>, release: &str) -> Rollout {
-    let pods = Pods::of(live);
-    let is_same = live.and_then(|live| live.annotations().get(RELEASE)).is_some_and(|live| live == release);
-    if !is_same || !pods.is_rolling() {
-        return Rollout::Rolling;
+/// The DaemonSet's annotation of how many nodes were degraded when that release began.
+pub(super) const DEGRADED_BEFORE: &str = "registry-operator.dev/degraded-before";
+
+/// Degraded nodes, as far as they are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Degraded {
+    Now(usize),
+    /// As the status has it: nodes are given time to report to a new leader.
+    Lately(usize),
+}
+
+impl Degraded {
+    pub(super) fn of(summary: &Summary, pods: Pods, told: i32) -> Self {
+        match summary.warming {
+            true => Self::Lately(usize::try_from(told).unwrap_or(0)),
+            false => Self::Now(in_trouble(summary, pods)),
+        }
     }
-    let Some(degraded) = degraded else { return now(live) };
-    if too_many(degraded, pods.desired) { Rollout::Paused } else { Rollout::Rolling }
+
+    const fn count(self) -> usize {
+        match self {
+            Self::Now(count) | Self::Lately(count) => count,
+        }
+    }
+}
+
+/// Nodes whose pod is available and that never reported to this leader: of them nothing is known, and that is no good
+/// sign.
+pub(super) fn unheard(summary: &Summary, pods: Pods) -> usize {
+    usize::try_from(pods.available).unwrap_or(0).saturating_sub(summary.reporting + summary.silent)
+}
+
+/// All that are degraded.
+pub(super) fn in_trouble(summary: &Summary, pods: Pods) -> usize {
+    summary.degraded + unheard(summary, pods)
+}
+
+/// How pods follow, and how many nodes were degraded when the release began. While that is not known, things stay as
+/// they are. Another release begins to roll in any case: it may be the cure, and then goes on with those that wait for
+/// it.
+pub(super) fn decide(live: Option<&DaemonSet>, degraded: Degraded, release: &str) -> (Rollout, usize) {
+    let pods = Pods::of(live);
+    let marks = live.map(|live| live.annotations());
+    if marks.and_then(|marks| marks.get(RELEASE)).is_none_or(|live| live != release) {
+        return (Rollout::Rolling, degraded.count());
+    }
+    let before = marks.and_then(|marks| marks.get(DEGRADED_BEFORE)?.parse().ok()).unwrap_or(0);
+    let rollout = match degraded {
+        _ if !pods.is_rolling() => Rollout::Rolling,
+        Degraded::Lately(_) => now(live),
+        Degraded::Now(count) if too_many(count.saturating_sub(before), pods.desired) => Rollout::Paused,
+        Degraded::Now(_) => Rollout::Rolling,
+    };
+    (rollout, before)
 }
 
 /// More than 5 %.
@@ -80,29 +126,57 @@ mod tests {
         serde_saphyr::from_str(&text).unwrap()
     }
 
+    /// The same, begun with so many degraded nodes.
+    fn begun_with(mut live: DaemonSet, before: &str) -> DaemonSet {
+        live.annotations_mut().insert(DEGRADED_BEFORE.to_owned(), before.to_owned());
+        live
+    }
+
+    fn goes(live: Option<DaemonSet>, degraded: Degraded, release: &str) -> Rollout {
+        decide(live.as_ref(), degraded, release).0
+    }
+
     #[test]
     fn a_rollout_stops_above_five_percent_and_goes_on_below() {
-        let rolling = live("RollingUpdate", 40);
-        assert_eq!(decide(Some(&rolling), Some(5), "a"), Rollout::Rolling);
-        assert_eq!(decide(Some(&rolling), Some(6), "a"), Rollout::Paused);
-        assert_eq!(decide(Some(&live("OnDelete", 40)), Some(5), "a"), Rollout::Rolling);
+        let rolling = || Some(live("RollingUpdate", 40));
+        assert_eq!(goes(rolling(), Degraded::Now(5), "a"), Rollout::Rolling);
+        assert_eq!(goes(rolling(), Degraded::Now(6), "a"), Rollout::Paused);
+        assert_eq!(goes(Some(live("OnDelete", 40)), Degraded::Now(5), "a"), Rollout::Rolling);
     }
 
     #[test]
     fn without_a_rollout_there_is_nothing_to_stop() {
-        assert_eq!(decide(Some(&live("OnDelete", 100)), Some(50), "a"), Rollout::Rolling);
-        assert_eq!(decide(None, Some(50), "a"), Rollout::Rolling);
+        assert_eq!(goes(Some(live("OnDelete", 100)), Degraded::Now(50), "a"), Rollout::Rolling);
+        assert_eq!(goes(None, Degraded::Now(50), "a"), Rollout::Rolling);
     }
 
     #[test]
-    fn another_release_may_be_the_cure() {
-        assert_eq!(decide(Some(&live("OnDelete", 40)), Some(50), "b"), Rollout::Rolling);
+    fn another_release_may_be_the_cure_and_goes_on_until_it_makes_things_worse() {
+        let paused = live("OnDelete", 40);
+        assert_eq!(decide(Some(&paused), Degraded::Now(50), "b"), (Rollout::Rolling, 50));
+        assert_eq!(decide(Some(&paused), Degraded::Lately(50), "b"), (Rollout::Rolling, 50));
+        let curing = begun_with(live("RollingUpdate", 40), "50");
+        assert_eq!(decide(Some(&curing), Degraded::Now(55), "a"), (Rollout::Rolling, 50));
+        assert_eq!(decide(Some(&curing), Degraded::Now(10), "a"), (Rollout::Rolling, 50));
+        assert_eq!(decide(Some(&curing), Degraded::Now(56), "a"), (Rollout::Paused, 50));
+        assert_eq!(decide(Some(&begun_with(curing, "many")), Degraded::Now(6), "a"), (Rollout::Paused, 0));
     }
 
     #[test]
     fn what_is_not_known_changes_nothing() {
-        assert_eq!(decide(Some(&live("OnDelete", 40)), None, "a"), Rollout::Paused);
-        assert_eq!(decide(Some(&live("RollingUpdate", 40)), None, "a"), Rollout::Rolling);
+        assert_eq!(goes(Some(live("OnDelete", 40)), Degraded::Lately(0), "a"), Rollout::Paused);
+        assert_eq!(goes(Some(live("RollingUpdate", 40)), Degraded::Lately(50), "a"), Rollout::Rolling);
+    }
+
+    #[test]
+    fn a_pod_that_never_reported_counts_as_degraded() {
+        let pods = Pods { desired: 100, updated: 40, available: 98, observed: true };
+        let summary = Summary { reporting: 90, silent: 2, degraded: 3, ..Summary::default() };
+        assert_eq!((unheard(&summary, pods), Degraded::of(&summary, pods, 7)), (6, Degraded::Now(9)));
+        let more = Summary { reporting: 99, ..summary.clone() };
+        assert_eq!(Degraded::of(&more, pods, 7), Degraded::Now(3), "old pods report while new ones start");
+        let warming = Summary { warming: true, ..summary };
+        assert_eq!(Degraded::of(&warming, pods, 7), Degraded::Lately(7));
     }
 
     #[test]

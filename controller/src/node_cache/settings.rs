@@ -10,7 +10,7 @@ use larder_wire::settings::{
 use larder_wire::units::{Size, parse_duration, parse_size};
 
 use crate::cache::upstream::Wrong;
-use crate::crd::{Distribution, InstallerMode, NodeCacheSpec, NodeManagement};
+use crate::crd::{Distribution, InstallerMode, NodeCache, NodeCacheSpec, NodeManagement};
 
 /// The settings of every node but for their generation.
 pub(super) fn settings(
@@ -41,6 +41,11 @@ pub(super) fn generation(settings: &Settings, live: Option<&str>, told: u64) -> 
     let before = live.map_or(0, |text| parse(text).settings.generation);
     let same = Settings { generation: before, ..settings.clone() };
     if live == Some(render(&same).as_str()) { before } else { before.max(told).saturating_add(1) }
+}
+
+/// The highest generation that the status ever told.
+pub(super) fn told(node_cache: &NodeCache) -> u64 {
+    node_cache.status.as_ref().map_or(0, |status| u64::try_from(status.generation).unwrap_or(0))
 }
 
 fn listen(spec: &NodeCacheSpec) -> Result<Listen, Wrong> {
@@ -76,7 +81,7 @@ fn cache(spec: &NodeCacheSpec) -> Result<CacheSettings, Wrong> {
 }
 
 /// Removed is the installer told to take everything out; the agents stay to see to it.
-fn installer(spec: &NodeCacheSpec) -> InstallerSettings {
+pub(super) fn installer(spec: &NodeCacheSpec) -> InstallerSettings {
     let (written, defaults) = (spec.installer.clone().unwrap_or_default(), InstallerSettings::default());
     let distribution = written.distribution.map_or(defaults.distribution, distribution);
     let (certs_dir, containerd_config) = distribution.paths();

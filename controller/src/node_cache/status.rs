@@ -84,7 +84,7 @@ pub(super) async fn progress(
 
 fn measure_by(settings: &Settings, name: &str, context: &Context) {
     let (generation, interval) = (settings.generation, settings.report.interval);
-    context.fleet.set_desired(name, Desired { generation, interval });
+    context.fleet.set_desired(name, Desired { generation, interval }, Timestamp::now());
     context.fleet.set_min_free(name, settings.cache.min_free);
 }
 

@@ -1,25 +1,23 @@
 //! The validate step of a NodeCache: what it depends on -> everything decided, or why nothing is touched. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ResourceRequirements, SELinuxOptions, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
-use larder_wire::settings::{Settings, UpstreamSettings, parse, render};
+use larder_wire::settings::{Settings, parse, render};
 use sha2::{Digest, Sha256};
 
-use super::build::{CREDENTIALS_DIR, SETTINGS_DIR};
 use super::conflict::{Conflict, conflict};
 use super::dereference::Dereferenced;
-use super::rollout::{self, Rollout};
-use super::{child_name, places, settings};
+use super::rollout::{self, Degraded, Pods, Rollout};
+use super::{child_name, credentials_name, places, settings, upstreams};
 use crate::cache::age;
-use crate::cache::resolve::{self, Resolved};
-use crate::cache::upstream::{self, Wrong};
+use crate::cache::upstream::Wrong;
 use crate::config::Config;
-use crate::crd::{Cache, NodeCache, NodeCacheSpec};
+use crate::crd::{NodeCache, NodeCacheSpec};
 
 /// What one ConfigMap or Secret takes, with room for its metadata.
 const LARGEST: usize = 900 * 1024;
@@ -37,8 +35,12 @@ pub(super) struct Effective {
     pub(super) authorities: BTreeMap<String, String>,
     /// `<cache>.username` and `<cache>.password`
     pub(super) credentials: BTreeMap<String, ByteString>,
+    /// The Caches whose upstream is Shared, each with what stands for its spec.
+    pub(super) shared: BTreeMap<String, String>,
     pub(super) pod: Pod,
     pub(super) rollout: Rollout,
+    /// Nodes that were degraded when this release began.
+    pub(super) degraded_before: usize,
     /// Tells one release of the pods from the next.
     pub(super) release: String,
     pub(super) max_unavailable: IntOrString,
@@ -68,6 +70,9 @@ pub(super) enum Refusal {
          nothing of this one is made or changed", .0.elder, .0.nodes, .0.example
     )]
     Conflict(Conflict),
+    /// What was asked, and the API server's own words.
+    #[error("{0}; what comes after it is left as it is, and tried again")]
+    Api(String),
 }
 
 impl Refusal {
@@ -75,6 +80,7 @@ impl Refusal {
         match self {
             Self::Invalid(_) => "InvalidConfiguration",
             Self::Conflict(_) => "Conflict",
+            Self::Api(_) => "ApplyRefused",
         }
     }
 }
@@ -85,7 +91,7 @@ impl Effective {
     }
 
     pub(super) fn credentials_name(&self) -> String {
-        format!("{}-credentials", self.child_name())
+        credentials_name(&self.name)
     }
 }
 
@@ -99,21 +105,21 @@ pub(super) fn validate(
         return Err(Refusal::Conflict(conflict));
     }
     age::selector(node_cache).map_err(|why| Refusal::Invalid(Wrong { field: "spec.cacheSelector", why }))?;
-    let (mut authorities, mut credentials) = (BTreeMap::new(), BTreeMap::new());
-    let upstreams = upstreams(known, &mut authorities, &mut credentials);
+    let upstreams::Given { upstreams, authorities, credentials, shared } = upstreams::given(known);
     // A Service that is gone for a moment does not silence the nodes.
     let live = known.live.settings();
     let controller = known.controller.clone().or_else(|| parse(live?).settings.report.controller);
     let mut settings =
         settings::settings(&node_cache.spec, upstreams, controller).map_err(Refusal::Invalid)?;
-    let told = node_cache.status.as_ref().map_or(0, |status| u64::try_from(status.generation).unwrap_or(0));
-    settings.generation = settings::generation(&settings, live, told);
+    settings.generation = settings::generation(&settings, live, settings::told(node_cache));
     places::apart(&settings).map_err(Refusal::Invalid)?;
     fits(&settings, &authorities, &credentials).map_err(Refusal::Invalid)?;
-    let degraded = (!known.summary.warming).then_some(known.summary.degraded);
+    let (daemon_set, told) = (known.live.daemon_set.as_ref(), node_cache.status.as_ref());
+    let told = told.map_or(0, |status| status.nodes.degraded);
+    let degraded = Degraded::of(&known.summary, Pods::of(daemon_set), told);
     let pod = pod(&node_cache.spec, config);
     let release = release(&pod, &settings);
-    let rollout = rollout::decide(known.live.daemon_set.as_ref(), degraded, &release);
+    let (rollout, degraded_before) = rollout::decide(daemon_set, degraded, &release);
     let max_unavailable =
         node_cache.spec.rollout.as_ref().and_then(|rollout| rollout.max_unavailable.clone());
     Ok(Effective {
@@ -123,62 +129,13 @@ pub(super) fn validate(
         settings,
         authorities,
         credentials,
+        shared,
         pod,
         rollout,
+        degraded_before,
         release,
         max_unavailable: max_unavailable.unwrap_or_else(|| IntOrString::String("5%".to_owned())),
     })
-}
-
-/// The upstreams of the Caches that can be served, by registry; what the others lack is told at themselves.
-fn upstreams(
-    known: &Dereferenced,
-    authorities: &mut BTreeMap<String, String>,
-    credentials: &mut BTreeMap<String, ByteString>,
-) -> Vec<UpstreamSettings> {
-    let mut caches: Vec<&Cache> = known.caches.iter().collect();
-    caches.sort_by(|one, other| age::by_age(*one, *other));
-    let (mut taken, mut upstreams) = (BTreeSet::new(), Vec::new());
-    // Of two for one registry the elder is meant, even where something else is wrong with it.
-    caches.retain(|cache| upstream::registry(&cache.spec).is_ok_and(|registry| taken.insert(registry)));
-    for cache in caches {
-        let secret = cache.spec.secret_reference_name.as_ref().and_then(|name| known.secrets.get(name));
-        let named = resolve::authorities_named(cache).and_then(|name| known.authorities.get(name));
-        let Ok(resolved) = resolve::resolve(cache, secret, named) else { continue };
-        let mut upstream = with_files(&cache.name_any(), resolved, authorities, credentials);
-        // The eldest is the one of clients that name none.
-        upstream.default &= !upstreams.iter().any(|before: &UpstreamSettings| before.default);
-        upstreams.push(upstream);
-    }
-    upstreams.sort_by(|one, other| one.registry.cmp(&other.registry));
-    upstreams
-}
-
-/// Puts what is no setting into files, and names them.
-fn with_files(
-    cache: &str,
-    resolved: Resolved,
-    authorities: &mut BTreeMap<String, String>,
-    credentials: &mut BTreeMap<String, ByteString>,
-) -> UpstreamSettings {
-    let mut upstream = resolved.settings;
-    if let Some(credential) = resolved.credential {
-        let mut keep = |key: &str, value: ByteString| {
-            let file = format!("{cache}.{key}");
-            let path = format!("{CREDENTIALS_DIR}/{file}");
-            credentials.insert(file, value);
-            path.into()
-        };
-        upstream.username_file = Some(keep("username", credential.username));
-        upstream.password_file = Some(keep("password", credential.password));
-    }
-    if let Some(pem) = resolved.authorities {
-        // Named by content: an agent looks at its settings' text to see that something changed.
-        let file = format!("ca-{}.pem", short_hash(&pem));
-        upstream.ca_file = Some(format!("{SETTINGS_DIR}/{file}").into());
-        authorities.insert(file, pem);
-    }
-    upstream
 }
 
 /// What the API server would refuse, again and again.
@@ -231,7 +188,7 @@ fn release(pod: &Pod, settings: &Settings) -> String {
     short_hash(format!("{pod:?} {places:?}"))
 }
 
-fn short_hash(text: impl AsRef<[u8]>) -> String {
+pub(super) fn short_hash(text: impl AsRef<[u8]>) -> String {
     Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -21,7 +21,7 @@ use super::validate::Valid;
 use crate::apply::{Child, labels};
 
 pub(crate) use config::{kept_deployment, revision_of};
-pub(crate) use deployment::{Running, running};
+pub(crate) use deployment::{Mount, Rolled, Running, mounts, running, told_mounted};
 
 /// What runs when the rollout is done.
 #[derive(Debug)]
@@ -32,7 +32,9 @@ pub(crate) struct Built {
     pub config: Child,
     /// Without what does not belong to the revision; see [`running`].
     pub deployment: DeploymentSpec,
-    /// Service, Ingress, PodDisruptionBudget.
+    /// Without it nobody reaches the pods.
+    pub service: Child,
+    /// The Service of the metrics, Ingress, PodDisruptionBudget.
     pub children: Vec<Child>,
     /// What an earlier spec may have wanted.
     pub unwanted: Vec<Child>,
@@ -62,11 +64,8 @@ pub(crate) fn build(valid: &Valid, materials: Materials, notifications: Option<N
         revision,
         config,
         deployment,
-        children: std::iter::once(service::build(valid))
-            .chain(metrics)
-            .chain(ingress)
-            .chain(budget)
-            .collect(),
+        service: service::build(valid),
+        children: metrics.into_iter().chain(ingress).chain(budget).collect(),
         unwanted: [unwanted_metrics, unwanted_ingress, unwanted_budget, unwanted_certificate]
             .into_iter()
             .flatten()

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 
+use super::build;
 use super::foreign::{self, CosiVersion};
 use super::names::Names;
 use super::trouble::{Part, Stop, Trouble};
@@ -55,20 +56,46 @@ pub(crate) struct Live {
     pub ready_endpoints: Option<usize>,
 }
 
-/// What the template writes that the Registry names.
-pub(super) async fn template(context: &Context, registry: &Registry) -> Result<Option<RegistrySpec>, Stop> {
-    let Some(name) = registry.template_name() else { return Ok(None) };
+/// What the template writes that the Registry names; a template that is not there is a trouble of whoever needs it.
+pub(super) async fn template(
+    context: &Context,
+    registry: &Registry,
+) -> Result<Result<Option<RegistrySpec>, Trouble>, Error> {
+    let Some(name) = registry.template_name() else { return Ok(Ok(None)) };
     let found: Option<RegistryTemplate> = read(&Api::all(context.client.clone()), name).await?;
-    match found {
+    Ok(match found {
         Some(template) => Ok(Some(template.settings().clone())),
         None => {
             let words = format!("RegistryTemplate {name} is not there");
-            Err(Trouble::invalid(Part::Spec, "TemplateNotFound", words).into())
+            Err(Trouble::invalid(Part::Spec, "TemplateNotFound", words))
         }
-    }
+    })
 }
 
-pub(super) async fn live(context: &Context, registry: &Registry) -> Result<Live, Error> {
+/// The Deployment of the last good revision, unless it is the `wanted` one. What its pods mount is read into `found`.
+pub(super) async fn kept(
+    context: &Context,
+    registry: &Registry,
+    wanted: &str,
+    found: &mut Found,
+) -> Result<Option<DeploymentSpec>, Error> {
+    let names = Names::of(registry);
+    let good = registry.status.as_ref().and_then(|status| status.last_good.as_ref());
+    let Some(good) = good.filter(|good| good.config_hash != wanted) else { return Ok(None) };
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &names.namespace);
+    let secret = read(&secrets, &names.config(&good.config_hash)).await?;
+    let kept = secret.as_ref().and_then(build::kept_deployment);
+    for mount in kept.iter().flat_map(build::mounts) {
+        if !found.secrets.contains_key(&mount.secret)
+            && let Some(secret) = read(&secrets, &mount.secret).await?
+        {
+            found.secrets.insert(mount.secret, secret);
+        }
+    }
+    Ok(kept)
+}
+
+pub(super) async fn live(context: &Context, registry: &Registry) -> Result<Live, Stop> {
     let names = Names::of(registry);
     let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), &names.namespace);
     let slices: Api<EndpointSlice> = Api::namespaced(context.client.clone(), &names.namespace);

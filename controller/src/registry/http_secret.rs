@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::names::Names;
 use super::trouble::{Part, Stop, Trouble};
-use crate::apply::{FIELD_MANAGER, labels, read};
+use crate::apply::{FIELD_MANAGER, is_ours, labels, read};
 use crate::context::Context;
 use crate::crd::Registry;
 use crate::error::Error;
@@ -28,6 +28,9 @@ pub(super) async fn ensure(context: &Context, registry: &Registry) -> Result<Sec
         Some(found) => found,
         None => create(&secrets, &new(registry, &names)?).await?,
     };
+    if !is_ours(&found) {
+        return Err(Error::NotOurs(format!("Secret {}/{name}", names.namespace)).into());
+    }
     let bytes = found.data.as_ref().and_then(|data| data.get(KEY)).map(|value| value.0.as_slice());
     match bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).filter(|text| text.len() >= 32) {
         Some(text) => Ok(text.into()),

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::build::Mount;
 use super::config_file::{self, DescriptorCache};
 use super::dereference::{Found, FoundBucket, S3_CREDENTIALS};
 use super::foreign::{CosiVersion, at, bucket_info, is_true_at, text_at};
@@ -19,6 +20,7 @@ pub(crate) const STORE_ROOT: &str = "/var/lib/registry";
 
 const ACCESS_KEY: &str = "REGISTRY_STORAGE_S3_ACCESSKEY";
 const SECRET_KEY: &str = "REGISTRY_STORAGE_S3_SECRETKEY";
+const HTPASSWD: &str = "htpasswd";
 
 /// Everything that `build` needs besides what is valid.
 #[derive(Debug)]
@@ -32,10 +34,8 @@ pub(crate) struct Materials {
     pub tls_secret: Option<String>,
     pub htpasswd_secret: Option<String>,
     pub token_roots: Option<TokenRoots>,
-    /// Hash of what the pods mount and read only once.
-    pub mounted: String,
-    /// Hash of what was copied into the configuration.
-    pub copied: String,
+    /// Hash of what was read from other objects, copied into the configuration or mounted.
+    pub read: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,48 +44,55 @@ pub(crate) struct TokenRoots {
     pub key: String,
 }
 
-/// What changes without being written in the spec counts too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hashes {
-    /// Of the effective spec, with what it copies from Secrets. Without replicas: scaling is no new try.
-    pub spec: String,
-    /// Of what the pods mount and read only once.
-    pub mounted: String,
-}
-
+/// The hash of the effective spec, with what it takes from other objects: a new password is a new try as well. Without
+/// replicas: scaling is none. Everybody may read it in the status, so it begins with a secret of the Registry's own: whoever
+/// guesses at a password cannot try the guess on it.
 #[must_use]
-pub(crate) fn hashes(valid: &Valid, materials: &Materials) -> Hashes {
+pub(crate) fn spec_hash(valid: &Valid, materials: &Materials) -> String {
     let written = RegistrySpec { replicas: None, image: Some(valid.image.clone()), ..valid.spec.clone() };
     let mut hash = Sha256::new();
+    hash.update(materials.http_secret.expose_secret());
     hash.update(serde_json::to_vec(&written).expect("a spec is JSON"));
-    hash.update(&materials.copied);
-    Hashes { spec: short(&hash.finalize()), mounted: materials.mounted.clone() }
+    hash.update(&materials.read);
+    short(&hash.finalize())
+}
+
+/// The hash of what pods mount and read only once. None when some of it is not there.
+#[must_use]
+pub(crate) fn mounted_hash(mounts: &[Mount], found: &Found) -> Option<String> {
+    let mut hash = Sha256::new();
+    for mount in mounts {
+        hash.update(bytes(found, &mount.secret, &mount.key)?);
+    }
+    Some(short(&hash.finalize()))
 }
 
 /// # Errors
 /// The first thing that is missing.
 pub(crate) fn gather(valid: &Valid, found: &Found, http_secret: SecretString) -> Result<Materials, Trouble> {
-    let (mut copied, mut mounted) = (Sha256::new(), Sha256::new());
+    let mut read = Sha256::new();
     let store = store(valid, found)?;
     let trusted_ca = trusted_ca(&valid.store, found)?;
     let cache = cache(&valid.spec, found)?;
     if let config_file::Store::S3(s3) = &store {
-        copied.update(format!("{:?}", (&s3.bucket, &s3.region, &s3.endpoint)));
-        copied.update(s3.access_key.expose_secret());
-        copied.update(s3.secret_key.expose_secret());
+        read.update(format!("{:?}", (&s3.bucket, &s3.region, &s3.endpoint)));
+        read.update(s3.access_key.expose_secret());
+        read.update(s3.secret_key.expose_secret());
     }
-    copied.update(trusted_ca.as_deref().unwrap_or_default());
+    read.update(trusted_ca.as_deref().unwrap_or_default());
     if let DescriptorCache::Redis { password: Some(password), .. } = &cache {
-        copied.update(password.expose_secret());
+        read.update(password.expose_secret());
     }
     let tls_secret = tls_secret(valid, found)?;
     for key in ["tls.crt", "tls.key"] {
-        mounted.update(tls_secret.as_deref().and_then(|name| bytes(found, name, key)).unwrap_or_default());
+        read.update(tls_secret.as_deref().and_then(|name| bytes(found, name, key)).unwrap_or_default());
     }
     let htpasswd_secret = htpasswd_secret(&valid.spec, found)?;
+    let users = htpasswd_secret.as_deref().and_then(|name| bytes(found, name, HTPASSWD));
+    read.update(users.unwrap_or_default());
     let token_roots = token_roots(&valid.spec, found)?;
     if let Some(roots) = &token_roots {
-        mounted.update(bytes(found, &roots.secret, &roots.key).unwrap_or_default());
+        read.update(bytes(found, &roots.secret, &roots.key).unwrap_or_default());
     }
     Ok(Materials {
         store,
@@ -95,8 +102,7 @@ pub(crate) fn gather(valid: &Valid, found: &Found, http_secret: SecretString) ->
         tls_secret,
         htpasswd_secret,
         token_roots,
-        mounted: short(&mounted.finalize()),
-        copied: short(&copied.finalize()),
+        read: short(&read.finalize()),
     })
 }
 
@@ -183,8 +189,12 @@ fn claimed_bucket(version: CosiVersion, names: &Names, found: &Found) -> Result<
                 let words = format!("Secret {secret} does not hold the BucketInfo of an S3 bucket yet");
                 return Err(Trouble::waiting(Part::Storage, "BucketNotReady", words));
             };
-            let name =
-                bucket.as_ref().and_then(|bucket| text_at(bucket, "/status/bucketID")).unwrap_or(&told);
+            let name = bucket.as_ref().and_then(|bucket| text_at(bucket, "/status/bucketID"));
+            // The object's own name is another one, and may be somebody else's bucket.
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
+                let words = format!("Bucket {told} does not tell its bucketID yet");
+                return Err(Trouble::waiting(Part::Storage, "BucketNotReady", words));
+            };
             Ok(cosi_bucket(
                 name,
                 &keys.region,
@@ -318,7 +328,7 @@ fn htpasswd_secret(spec: &RegistrySpec, found: &Found) -> Result<Option<String>,
     };
     let name = auth.secret_ref.as_ref().map(|named| named.name.clone()).unwrap_or_default();
     // Without the file Distribution 3 makes up a user of its own.
-    text(found, Part::Spec, &name, "htpasswd")?;
+    text(found, Part::Spec, &name, HTPASSWD)?;
     Ok(Some(name))
 }
 

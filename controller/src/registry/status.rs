@@ -14,11 +14,10 @@ use kube::api::Api;
 use kube::runtime::controller::Action;
 
 use super::dereference::{Found, Live};
-use super::material::Hashes;
 use super::names::Names;
 use super::roll_out::Done;
-use super::trouble::{Kind, Trouble};
-use super::upgrade::{Rollout, Stand, rollout};
+use super::trouble::{Kind, NOT_ALLOWED, Trouble};
+use super::upgrade::{Entrances, Rollout, Stand, rollout};
 use super::validate::{Certificate, Store, Valid};
 use crate::apply::labels;
 use crate::context::Context;
@@ -47,7 +46,7 @@ pub(crate) struct Ran {
     pub valid: Valid,
     pub found: Found,
     pub done: Done,
-    pub hashes: Hashes,
+    pub spec_hash: String,
     pub revision: String,
 }
 
@@ -70,10 +69,6 @@ pub(super) async fn report(
 fn again(outcome: &Outcome) -> Duration {
     match outcome {
         Outcome::Trouble(trouble) if trouble.kind == Kind::Waiting => AGAIN_SOON,
-        // The Deployment's changes are watched; its silence is not.
-        Outcome::Ran(ran) if ran.done.stand == Stand::Rolling => {
-            AGAIN.min(ran.valid.health_timeout + Duration::from_secs(1))
-        }
         _ => AGAIN,
     }
 }
@@ -101,11 +96,17 @@ fn status_of(
         ..old.clone()
     };
     match outcome {
+        // What may not be read is as it was, as far as anybody knows.
+        Outcome::Trouble(trouble) if trouble.reason == NOT_ALLOWED => {
+            (status.replicas, status.ready_replicas) = (old.replicas, old.ready_replicas);
+        }
         Outcome::Unmanaged | Outcome::Trouble(_) => {}
         Outcome::Removed => {
             status = RegistryStatus {
                 observed_generation: status.observed_generation,
                 selector: status.selector,
+                // Whoever comes back finds its store again, and that store is of this version.
+                last_good: old.last_good.clone(),
                 ..RegistryStatus::default()
             };
         }
@@ -131,7 +132,7 @@ fn ran_into(status: &mut RegistryStatus, ran: &Ran, now: Timestamp) {
             }
             status.rejected = None;
         }
-        Stand::RollingBack(_) => status.rejected = Some(ran.hashes.spec.clone()),
+        Stand::RollingBack(_) => status.rejected = Some(ran.spec_hash.clone()),
         Stand::RolledBack => {}
         Stand::Rolling | Stand::Failed(_) => status.rejected = None,
     }
@@ -140,9 +141,11 @@ fn ran_into(status: &mut RegistryStatus, ran: &Ran, now: Timestamp) {
     let (version, image) = good.unwrap_or((version, image));
     status.version = Some(version);
     status.image = Some(image);
-    status.effective_spec_hash = Some(ran.hashes.spec.clone());
+    status.effective_spec_hash = Some(ran.spec_hash.clone());
     status.configs.clone_from(&ran.done.configs);
-    status.url = Some(url(&ran.valid));
+    if ran.done.entrances == Entrances::Wanted {
+        status.url = Some(url(&ran.valid));
+    }
     status.storage = Some(storage(&ran.valid.store));
 }
 

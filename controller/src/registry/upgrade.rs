@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use super::build::Running;
 use super::dereference::Live;
@@ -29,7 +29,7 @@ pub(crate) struct Situation<'a> {
     pub wanted: &'a str,
     /// The hash of the effective spec, with what it copies from Secrets.
     pub spec_hash: &'a str,
-    pub last_good: Option<&'a str>,
+    pub before: Before<'a>,
     /// The spec hash that was rolled back.
     pub rejected: Option<&'a str>,
     pub live: Option<&'a Deployment>,
@@ -38,6 +38,22 @@ pub(crate) struct Situation<'a> {
     pub health_timeout: Duration,
     pub auto_rollback: bool,
     pub now: Timestamp,
+}
+
+/// What there is to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before<'a> {
+    Nothing,
+    Good(&'a str),
+    /// There was one, and its Secret is gone.
+    Lost,
+}
+
+/// Whether Service, Ingress and budget become as wanted, or stay as the pods of before have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrances {
+    Wanted,
+    Stay,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,13 +86,13 @@ pub(crate) enum Stand {
 /// Why a rollout is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    ProgressDeadline,
-    HealthTimeout(Duration),
-    /// The last good revision's Secret is gone.
+    /// No step forward within this time, says its Deployment.
+    NoProgress(Duration),
+    /// The same, and the Secret of the last good revision is gone.
     NothingKept,
 }
 
-/// What stands in the status, in the cluster and in the spec, side by side.
+/// What the status and the API say, side by side. `is_kept` tells whether the Secret of the last good revision is there.
 #[must_use]
 pub(crate) fn situation<'a>(
     registry: &'a Registry,
@@ -84,13 +100,20 @@ pub(crate) fn situation<'a>(
     live: &'a Live,
     wanted: &'a str,
     spec_hash: &'a str,
+    is_kept: bool,
 ) -> Situation<'a> {
     let status = registry.status.as_ref();
     let upgrade = valid.spec.upgrade.as_ref();
+    let good = status.and_then(|status| status.last_good.as_ref()).map(|good| good.config_hash.as_str());
     Situation {
         wanted,
         spec_hash,
-        last_good: status.and_then(|status| status.last_good.as_ref()).map(|good| good.config_hash.as_str()),
+        before: match good {
+            None => Before::Nothing,
+            // Its Secret is made again before anything else.
+            Some(good) if good == wanted || is_kept => Before::Good(good),
+            Some(_) => Before::Lost,
+        },
         rejected: status.and_then(|status| status.rejected.as_deref()),
         live: live.deployment.as_ref(),
         replicas: valid.replicas,
@@ -111,36 +134,55 @@ pub(crate) fn decide(is: &Situation<'_>) -> Decision {
         Some(live) if live.revision == revision && !wakes => live.clone(),
         _ => Running { revision: revision.to_owned(), since: is.now },
     };
-    if let Some(good) = is.last_good.filter(|good| is.rejected == Some(is.spec_hash) && *good != is.wanted) {
+    let good = match is.before {
+        Before::Good(good) => Some(good),
+        Before::Nothing | Before::Lost => None,
+    };
+    if let Some(good) = good.filter(|good| is.rejected == Some(is.spec_hash) && *good != is.wanted) {
         return Decision { run: Which::LastGood, running: running(good), stand: Stand::RolledBack };
     }
     let mut decision = Decision { run: Which::Wanted, running: running(is.wanted), stand: Stand::Rolling };
     let is_live = live.as_ref().is_some_and(|live| live.revision == is.wanted);
     let Some(deployment) = is.live.filter(|_| is_live && !is_idle) else { return decision };
-    let failure = match rollout(deployment) {
-        Rollout::Complete => {
-            decision.stand = Stand::Finished;
-            return decision;
-        }
+    match rollout(deployment) {
+        Rollout::Complete => decision.stand = Stand::Finished,
         // It was healthy before: pods that fail now are no fault of an upgrade.
-        _ if is.last_good == Some(is.wanted) => return decision,
-        Rollout::Stuck => Failure::ProgressDeadline,
-        Rollout::Going if is_over(decision.running.since, is) => Failure::HealthTimeout(is.health_timeout),
-        Rollout::Going => return decision,
-    };
-    match is.last_good.filter(|_| is.auto_rollback) {
-        Some(good) => Decision {
+        Rollout::Stuck if good != Some(is.wanted) => return given_up(is, good, decision),
+        Rollout::Going | Rollout::Stuck => {}
+    }
+    decision
+}
+
+/// Back to what is good, if there is something and its author wants it.
+fn given_up(is: &Situation<'_>, good: Option<&str>, decision: Decision) -> Decision {
+    let failure = Failure::NoProgress(is.health_timeout);
+    match (is.before, good) {
+        (_, Some(good)) if is.auto_rollback => Decision {
             run: Which::LastGood,
             running: Running { revision: good.to_owned(), since: is.now },
             stand: Stand::RollingBack(failure),
         },
-        None => Decision { stand: Stand::Failed(failure), ..decision },
+        (Before::Lost, _) if is.auto_rollback => {
+            Decision { stand: Stand::Failed(Failure::NothingKept), ..decision }
+        }
+        _ => Decision { stand: Stand::Failed(failure), ..decision },
     }
 }
 
-fn is_over(since: Timestamp, is: &Situation<'_>) -> bool {
-    let limit = SignedDuration::try_from(is.health_timeout).unwrap_or(SignedDuration::MAX);
-    is.now.duration_since(since) > limit
+/// While pods of before serve, and when they serve again, Service and Ingress stay as they have them.
+#[must_use]
+pub(crate) fn entrances(is: &Situation<'_>, decision: &Decision) -> Entrances {
+    let serve = is.live.is_some_and(|live| wanted_replicas(live) > 0);
+    let is_new = match is.before {
+        Before::Nothing => false,
+        Before::Good(good) => good != is.wanted,
+        Before::Lost => true,
+    };
+    match (decision.run, &decision.stand) {
+        (Which::Wanted, Stand::Finished) => Entrances::Wanted,
+        (Which::Wanted, _) if !(serve && is_new) => Entrances::Wanted,
+        _ => Entrances::Stay,
+    }
 }
 
 fn wanted_replicas(deployment: &Deployment) -> i32 {

@@ -76,7 +76,8 @@ pub(crate) fn validate(
     let Effective { spec, tier_replicas } = effective;
     let image = spec.image.clone().unwrap_or_else(|| config.registry_image.clone());
     let version = version_of(registry, &image, spec.version.as_deref())?;
-    let store = store::validate(&names, &spec, found)?;
+    let before = registry.status.as_ref().and_then(|status| status.storage.as_ref());
+    let store = store::validate(&names, &spec, found, before)?;
     let replicas = replicas(&spec, tier_replicas, &store)?;
     let strategy = strategy(&spec, &store)?;
     fits_version(&spec, &version)?;

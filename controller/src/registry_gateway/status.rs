@@ -63,9 +63,14 @@ fn status_of(
 ) -> (RegistryGatewayStatus, Vec<Transition>) {
     let counts = deployment.and_then(|deployment| deployment.status.clone()).unwrap_or_default();
     let wanted = deployment.and_then(|deployment| deployment.spec.as_ref()?.replicas).unwrap_or(1);
+    let (replicas, ready) = match (&decided, &gateway.status) {
+        // What may not be read is as it was, as far as anybody knows.
+        (Err(Refusal::NotAllowed(_)), Some(old)) => (old.replicas, old.ready_replicas),
+        _ => (counts.replicas.unwrap_or_default(), counts.ready_replicas.unwrap_or_default()),
+    };
     let mut conditions = Conditions::of(before(gateway), gateway.metadata.generation);
     for (type_, (truth, reason, message)) in [
-        (AVAILABLE, available(deployment, wanted, &counts)),
+        (AVAILABLE, available(deployment, wanted, &counts, decided.err())),
         (PROGRESSING, progressing(deployment, wanted, &counts, decided.err())),
         (DEGRADED, degraded(gateway, wanted, &counts, decided.err(), now)),
         (POLICY_ACCEPTED, policy(decided)),
@@ -76,8 +81,8 @@ fn status_of(
     let transitions = conditions.transitions();
     let status = RegistryGatewayStatus {
         observed_generation: gateway.metadata.generation,
-        replicas: counts.replicas.unwrap_or_default(),
-        ready_replicas: counts.ready_replicas.unwrap_or_default(),
+        replicas,
+        ready_replicas: ready,
         selector: Some(selector_text(&gateway.name_any())),
         // What the pods have: a refused policy does not reach them.
         policy_hash: decided.map_or(old_hash, |valid| Some(valid.policy.hash())),
@@ -90,7 +95,15 @@ fn before(gateway: &RegistryGateway) -> &[Condition] {
     gateway.status.as_ref().map_or(&[], |status| &status.conditions)
 }
 
-fn available(deployment: Option<&Deployment>, wanted: i32, counts: &DeploymentStatus) -> Word {
+fn available(
+    deployment: Option<&Deployment>,
+    wanted: i32,
+    counts: &DeploymentStatus,
+    refusal: Option<&Refusal>,
+) -> Word {
+    if let Some(refusal @ Refusal::NotAllowed(_)) = refusal {
+        return (Truth::Unknown, refusal.reason(), refusal.to_string());
+    }
     let is = counts.available_replicas.unwrap_or_default();
     let words = format!("{is}/{wanted} replicas");
     match (deployment, wanted) {

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::crd::{
     CapacityTier, IssuerReference, RegistryGateway, RegistryGatewaySpec, TlsMode, request_above_limit, tier,
 };
+use crate::error::Error;
 
 /// What is run. Fields that need no judgement are read from `spec`.
 #[derive(Clone, Debug)]
@@ -51,6 +52,13 @@ pub(super) enum Refusal {
     NoCertManager,
     #[error("the Secret {0} with the certificate is not there yet, or has no tls.crt and tls.key")]
     NoCertificate(String),
+    /// What the API server said to an object of ours.
+    #[error("{0}")]
+    ApplyRefused(String),
+    #[error("{0}")]
+    NotOurs(String),
+    #[error("{0}; the controller needs its rights in this namespace")]
+    NotAllowed(String),
 }
 
 impl Refusal {
@@ -62,6 +70,29 @@ impl Refusal {
             Self::Resources(_) => "InvalidConfiguration",
             Self::NoCertManager => "CertManagerNotInstalled",
             Self::NoCertificate(_) => "CertificateNotFound",
+            Self::ApplyRefused(_) => "ApplyRefused",
+            Self::NotOurs(_) => "NotOurs",
+            Self::NotAllowed(_) => "NamespaceNotAllowed",
+        }
+    }
+
+    /// An error of reading that does not pass by itself.
+    ///
+    /// # Errors
+    /// With the error, when it does.
+    pub(super) fn of_reading(error: Error) -> Result<Self, Error> {
+        if error.is_forbidden() { Ok(Self::NotAllowed(error.told())) } else { Err(error) }
+    }
+
+    /// An error of writing that does not pass by itself.
+    ///
+    /// # Errors
+    /// With the error, when it does.
+    pub(super) fn of_writing(error: Error) -> Result<Self, Error> {
+        match error {
+            Error::NotOurs(_) => Ok(Self::NotOurs(error.told())),
+            error if error.is_refusal() => Ok(Self::ApplyRefused(error.told())),
+            error => Err(error),
         }
     }
 

@@ -22,13 +22,24 @@ const BAD: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
 pub(super) struct Verdict<T> {
     pub(super) answer: Result<T, Refusal>,
     pub(super) keep: Duration,
+    /// For how much longer a good one holds while it cannot be asked again for want of a turn.
+    pub(super) grace: Duration,
+}
+
+/// A good answer in its time.
+struct Good<T> {
+    answer: T,
+    /// Asked again from then on.
+    until: Instant,
+    /// Not believed any more from then on.
+    end: Instant,
 }
 
 /// Answers of one kind.
 pub(super) struct Answers<T>(Arc<Mutex<Book<T>>>);
 
 struct Book<T> {
-    good: LruCache<Key, (T, Instant)>,
+    good: LruCache<Key, Good<T>>,
     bad: LruCache<Key, (Refusal, Instant)>,
     /// Questions under way.
     asked: HashMap<Key, watch::Receiver<Option<Result<T, Refusal>>>>,
@@ -38,6 +49,11 @@ impl<T: Clone + Send + Sync + 'static> Answers<T> {
     pub(super) fn new() -> Self {
         let book = Book { good: LruCache::sparse(GOOD), bad: LruCache::sparse(BAD), asked: HashMap::new() };
         Self(Arc::new(Mutex::new(book)))
+    }
+
+    /// Whether it was answered well before, and that is not long ago.
+    pub(super) fn is_known(&self, key: &Key) -> bool {
+        lock(&self.0).late(key, Instant::now()).is_some()
     }
 
     /// The remembered answer, or that of `question`, which is asked to its end even if nobody waits any more.
@@ -75,8 +91,8 @@ async fn ask<T: Clone>(
     tell: watch::Sender<Option<Result<T, Refusal>>>,
 ) {
     let place = Place { book: Arc::clone(&book), key };
-    let Verdict { answer, keep } = question.await;
-    lock(&book).remember(key, &answer, Instant::now() + keep);
+    let answer = question.await;
+    let answer = lock(&book).take(key, answer, Instant::now());
     drop(place);
     tell.send_replace(Some(answer));
 }
@@ -95,20 +111,38 @@ impl<T> Drop for Place<T> {
 
 impl<T: Clone> Book<T> {
     fn remembered(&mut self, key: &Key, now: Instant) -> Option<Result<T, Refusal>> {
-        if let Some((answer, until)) = self.good.get(key) {
-            if now < *until {
-                return Some(Ok(answer.clone()));
+        if let Some(good) = self.good.get(key) {
+            if now < good.until {
+                return Some(Ok(good.answer.clone()));
             }
-            self.good.pop(key);
+            if now >= good.end {
+                self.good.pop(key);
+            }
         }
         self.bad.get(key).filter(|(_, until)| now < *until).map(|(refusal, _)| Err(refusal.clone()))
     }
 
-    fn remember(&mut self, key: Key, answer: &Result<T, Refusal>, until: Instant) {
-        match answer {
-            Ok(answer) => drop(self.good.put(key, (answer.clone(), until))),
-            Err(refusal) => drop(self.bad.put(key, (refusal.clone(), until))),
+    /// A good answer, though it is time to ask again.
+    fn late(&self, key: &Key, now: Instant) -> Option<T> {
+        self.good.peek(key).filter(|good| now < good.end).map(|good| good.answer.clone())
+    }
+
+    /// Remembers an answer. One who was not even heard is answered as before, for a time.
+    fn take(&mut self, key: Key, verdict: Verdict<T>, now: Instant) -> Result<T, Refusal> {
+        let Verdict { answer, keep, grace } = verdict;
+        match &answer {
+            Ok(good) => {
+                let until = now + keep;
+                self.good.put(key, Good { answer: good.clone(), until, end: until + grace });
+            }
+            Err(Refusal::Busy { .. }) => return self.late(&key, now).map_or(answer, Ok),
+            Err(Refusal::Unreviewed { .. }) => {}
+            Err(refusal) => {
+                self.good.pop(&key);
+                self.bad.put(key, (refusal.clone(), now + keep));
+            }
         }
+        answer
     }
 }
 

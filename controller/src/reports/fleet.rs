@@ -31,6 +31,8 @@ pub const WARMING: Duration = Duration::from_secs(120);
 /// When nobody has said otherwise.
 const INTERVAL: Duration = Duration::from_secs(30);
 const MIN_FREE: Size = Size::Percent(25);
+/// So long without a word of its story and of its nodes, and a NodeCache is taken for gone.
+const IDLE: Duration = Duration::from_secs(3600);
 /// A node that is silent for so long is no longer counted.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// Nodes that [`Fleet::suspects`] names at once.
@@ -52,6 +54,8 @@ struct State {
 /// The nodes of one NodeCache.
 #[derive(Debug, Default)]
 struct Group {
+    /// When its story or a node last spoke of it.
+    touched: Timestamp,
     desired: Option<Desired>,
     min_free: Option<Size>,
     nodes: HashMap<Arc<str>, Node>,
@@ -95,10 +99,13 @@ impl Fleet {
     pub fn record(&self, who: &Reporter, reading: Reading, now: Timestamp) -> Recorded {
         let mut state = self.lock();
         let State { began, names, groups } = &mut *state;
+        // Agents may go on for a while after their NodeCache is gone.
+        groups.retain(|name, group| *name == who.node_cache || elapsed(group.touched, now) < IDLE);
         let group = match groups.get_mut(&who.node_cache) {
             Some(group) => group,
             None => groups.entry(who.node_cache.clone()).or_default(),
         };
+        group.touched = now;
         let desired = group.desired.unwrap_or(Desired { generation: reading.generation, interval: INTERVAL });
         let taken = match group.nodes.get_mut(who.node.as_str()) {
             Some(node) => node.take(reading, names, now),
@@ -122,14 +129,18 @@ impl Fleet {
     }
 
     /// What replies say from now on, and what nodes are measured by.
-    pub fn set_desired(&self, node_cache: &str, desired: Desired) {
-        self.lock().group(node_cache).desired = Some(desired);
+    pub fn set_desired(&self, node_cache: &str, desired: Desired, now: Timestamp) {
+        let mut state = self.lock();
+        let group = state.group(node_cache);
+        (group.desired, group.touched) = (Some(desired), now.max(group.touched));
     }
 
-    /// `storage.minFree` of the NodeCache: nothing is stored below four fifths of it. 25 % when it was not
+    /// `storage.minFree` of a NodeCache that was set: nothing is stored below four fifths of it. 25 % when it was not
     /// said.
     pub fn set_min_free(&self, node_cache: &str, min_free: Size) {
-        self.lock().group(node_cache).min_free = Some(min_free);
+        if let Some(group) = self.lock().groups.get_mut(node_cache) {
+            group.min_free = Some(min_free);
+        }
     }
 
     /// Nodes installed for an hour that no containerd asked since, of which it is not known whether pods were
@@ -168,8 +179,9 @@ impl Fleet {
         self.lock().groups.remove(node_cache);
     }
 
-    pub fn forget_node(&self, node: &str) {
-        for group in self.lock().groups.values_mut() {
+    /// The node is none of this NodeCache's any more; what it told for another one stays.
+    pub fn forget_node(&self, node_cache: &str, node: &str) {
+        if let Some(group) = self.lock().groups.get_mut(node_cache) {
             group.nodes.remove(node);
         }
     }

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 /// A request may wait so long for its turn; beyond it the sender is told when to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Tokens that nobody knows leave the rest of the queue to those that were good before.
+const LONGEST_WAIT_NEW: Duration = Duration::from_millis(500);
 /// When those who are sent away may come again. An agent adds a fifth either way.
 const SOONEST: Duration = Duration::from_secs(5);
 const LATEST: Duration = Duration::from_secs(30);
@@ -24,6 +26,14 @@ impl Default for Rates {
     fn default() -> Self {
         Self { at_rest: 20.0, warming: 60.0 }
     }
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A token that was good before.
+    Known,
+    New,
 }
 
 /// Hands out turns, one after the other.
@@ -51,11 +61,15 @@ impl Pace {
     }
 
     /// When to ask, or after how long to come again.
-    pub(super) fn turn(&mut self, now: Instant) -> Result<Instant, Duration> {
-        let rate = if self.is_warming(now) { self.rates.warming } else { self.rates.at_rest };
+    pub(super) fn turn(&mut self, asker: Asker, now: Instant) -> Result<Instant, Duration> {
+        let (rate, longest) = match (self.is_warming(now), asker) {
+            (true, _) => (self.rates.warming, LONGEST_WAIT),
+            (false, Asker::Known) => (self.rates.at_rest, LONGEST_WAIT),
+            (false, Asker::New) => (self.rates.at_rest, LONGEST_WAIT_NEW),
+        };
         let gap = Duration::from_secs_f64(1.0 / rate);
         let turn = self.next.map_or(now, |next| next.max(now));
-        if turn - now <= LONGEST_WAIT {
+        if turn - now <= longest {
             self.next = Some(turn + gap);
             return Ok(turn);
         }

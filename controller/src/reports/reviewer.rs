@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::answers::{Answers, Verdict};
 use super::fleet::WARMING;
 use super::metrics::ReportMetrics;
-use super::pace::{Pace, Rates};
+use super::pace::{Asker, Pace, Rates};
 use super::refuse::Refusal;
 use super::token::Token;
 use super::{Reporter, fraction};
@@ -70,7 +70,8 @@ impl Reviewer {
     pub(super) async fn agent(&self, token: &Token) -> Result<Reporter, Refusal> {
         let (desk, key) = (self.desk.clone(), token.key("agent"));
         let token = token.clone();
-        self.agents.of(key, async move { desk.agent(&token).await }).await
+        let asker = if self.agents.is_known(&key) { Asker::Known } else { Asker::New };
+        self.agents.of(key, async move { desk.agent(&token, asker).await }).await
     }
 
     /// Whether the token's owner may get a page.
@@ -82,18 +83,19 @@ impl Reviewer {
 }
 
 impl Desk {
-    async fn agent(&self, token: &Token) -> Verdict<Reporter> {
-        let answer = match self.user(token, Some(AUDIENCE)).await {
+    async fn agent(&self, token: &Token, asker: Asker) -> Verdict<Reporter> {
+        let answer = match self.user(token, Some(AUDIENCE), asker).await {
             Ok(user) => reporter(&user, &self.namespace),
             Err(refusal) => Err(refusal),
         };
         let warming = self.pace().is_warming(Instant::now());
-        let keep = keep(token.left(Timestamp::now()), warming.then(fraction));
-        verdict(answer, keep)
+        let left = token.left(Timestamp::now());
+        let keep = keep(left, warming.then(fraction));
+        Verdict { grace: grace(left, keep), ..verdict(answer, keep) }
     }
 
     async fn reader(&self, token: &Token, path: &'static str) -> Verdict<()> {
-        let answer = match self.user(token, None).await {
+        let answer = match self.user(token, None, Asker::New).await {
             Ok(user) => self.may_get(user, path).await,
             Err(refusal) => Err(refusal),
         };
@@ -102,7 +104,12 @@ impl Desk {
     }
 
     /// Whose token it is.
-    async fn user(&self, token: &Token, audience: Option<&'static str>) -> Result<UserInfo, Refusal> {
+    async fn user(
+        &self,
+        token: &Token,
+        audience: Option<&'static str>,
+        asker: Asker,
+    ) -> Result<UserInfo, Refusal> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 audiences: audience.map(|audience| vec![audience.to_owned()]),
@@ -110,7 +117,7 @@ impl Desk {
             },
             ..TokenReview::default()
         };
-        let status = self.ask("TokenReview", review).await?.status.unwrap_or_default();
+        let status = self.ask("TokenReview", review, asker).await?.status.unwrap_or_default();
         let audiences = status.audiences.unwrap_or_default();
         let meant = audience.is_none_or(|audience| audiences.iter().any(|meant| meant == audience));
         match status.user.filter(|_| status.authenticated == Some(true) && meant) {
@@ -138,14 +145,17 @@ impl Desk {
             },
             ..SubjectAccessReview::default()
         };
-        let allowed =
-            self.ask("SubjectAccessReview", review).await?.status.is_some_and(|status| status.allowed);
+        let allowed = self
+            .ask("SubjectAccessReview", review, Asker::New)
+            .await?
+            .status
+            .is_some_and(|status| status.allowed);
         self.metrics.review(if allowed { "accepted" } else { "denied" });
         if allowed { Ok(()) } else { Err(Refusal::Forbidden { path }) }
     }
 
     /// Waits for a turn and asks.
-    async fn ask<K>(&self, what: &str, review: K) -> Result<K, Refusal>
+    async fn ask<K>(&self, what: &str, review: K, asker: Asker) -> Result<K, Refusal>
     where
         K: kube::Resource<DynamicType = ()>
             + serde::Serialize
@@ -154,7 +164,7 @@ impl Desk {
             + std::fmt::Debug,
     {
         let _waiting = self.metrics.waiting();
-        let turn = self.pace().turn(Instant::now()).map_err(|again| {
+        let turn = self.pace().turn(asker, Instant::now()).map_err(|again| {
             self.metrics.review("busy");
             Refusal::Busy { again }
         })?;
@@ -193,6 +203,11 @@ fn keep(left: Option<Duration>, part: Option<f64>) -> Duration {
     part.map_or(keep, |part| keep.mul_f64(part))
 }
 
+/// For how much longer it is believed when the next review has no turn; never beyond the token's own end.
+fn grace(left: Option<Duration>, keep: Duration) -> Duration {
+    left.map_or(KEEP, |left| left.saturating_sub(keep).min(KEEP))
+}
+
 /// A refusal that passes by itself is not remembered.
 fn verdict<T>(answer: Result<T, Refusal>, keep: Duration) -> Verdict<T> {
     let keep = match &answer {
@@ -200,7 +215,7 @@ fn verdict<T>(answer: Result<T, Refusal>, keep: Duration) -> Verdict<T> {
         Err(Refusal::Busy { .. } | Refusal::Unreviewed { .. }) => Duration::ZERO,
         Err(_) => KEEP_BAD,
     };
-    Verdict { answer, keep }
+    Verdict { answer, keep, grace: Duration::ZERO }
 }
 
 /// The agent that a user is: one ServiceAccount for each NodeCache, one token for each pod.

@@ -48,7 +48,7 @@ cacheTTL: 24h
 maxCacheSize: 100Gi
 tagTTL: 0s
 maxStale: 1h
-proxy: {httpProxy: 'http://not.this', httpsProxy: 'http://me:pw@proxy.example:3128'}
+proxy: {httpProxy: 'http://not.this', httpsProxy: 'http://proxy.example:3128'}
 tokenHosts: [auth.example]
 allowCIDRs: [10.0.0.0/8]
 overrideExisting: true
@@ -80,8 +80,12 @@ fn what_an_agent_could_not_use_is_refused_with_its_field() {
     ] {
         assert_eq!(settings(&spec(yaml)).unwrap_err().field, field);
     }
-    let secret = "{upstreamRegistryURL: 'https://a.b', proxy: {httpsProxy: 'ftp://me:s3cret@p'}}";
-    let wrong = settings(&spec(secret)).unwrap_err();
-    assert_eq!(wrong.field, "spec.proxy.httpsProxy");
-    assert!(!wrong.to_string().contains("s3cret"));
+    for scheme in ["ftp", "http"] {
+        let secret = format!(
+            "{{upstreamRegistryURL: 'https://a.b', proxy: {{httpsProxy: '{scheme}://me:s3cret@p'}}}}"
+        );
+        let wrong = settings(&spec(&secret)).unwrap_err();
+        assert_eq!(wrong.field, "spec.proxy.httpsProxy");
+        assert!(!wrong.to_string().contains("s3cret"));
+    }
 }

@@ -95,7 +95,15 @@ const REACH: super::Table<'_> = &[
         Some("spec.volume.storageClassName must be the name of an object"),
     ),
     ("volume: {type: \"empty dir\"}", Some("spec.volume.type must be one word")),
-    ("proxy: {httpProxy: \"\", httpsProxy: \"http://me:pw@proxy.example:3128\"}", None),
+    ("proxy: {httpProxy: \"\", httpsProxy: \"http://proxy.example:3128\"}", None),
+    (
+        "proxy: {httpsProxy: \"http://me:pw@proxy.example:3128\"}",
+        Some("spec.proxy.httpsProxy takes no user and password"),
+    ),
+    (
+        "proxy: {httpProxy: \"http://me@proxy.example\"}",
+        Some("spec.proxy.httpProxy takes no user and password"),
+    ),
     ("proxy: {httpsProxy: \"https://proxy.example\"}", Some("spec.proxy.httpsProxy must be http://")),
     ("proxy: {httpProxy: \"http://proxy.example/path\"}", Some("spec.proxy.httpProxy must be http://")),
     ("tls: {caConfigMapRef: {name: corp-ca}}", None),

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use larder_wire::settings::render;
 
 use super::SETTINGS_KEY;
+use crate::node_cache::upstreams;
 use crate::node_cache::validate::Effective;
 
 pub(super) fn config_map(effective: &Effective) -> ConfigMap {
@@ -18,8 +19,10 @@ pub(super) fn config_map(effective: &Effective) -> ConfigMap {
 
 /// One for all upstreams, so that another Cache needs no other mount.
 pub(super) fn credentials(effective: &Effective) -> Secret {
+    let mut metadata = super::metadata(effective, effective.credentials_name());
+    metadata.annotations = upstreams::mark(&effective.shared);
     Secret {
-        metadata: super::metadata(effective, effective.credentials_name()),
+        metadata,
         data: Some(effective.credentials.clone()),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()

@@ -7,12 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::{COMPONENT, pod};
 use crate::apply::{self, MANAGED_BY};
-use crate::node_cache::rollout::{RELEASE, Rollout};
+use crate::node_cache::rollout::{DEGRADED_BEFORE, RELEASE, Rollout};
 use crate::node_cache::validate::Effective;
 
 pub(super) fn daemon_set(effective: &Effective) -> DaemonSet {
     let mut metadata = super::metadata(effective, effective.child_name());
-    metadata.annotations = Some([(RELEASE.to_owned(), effective.release.clone())].into());
+    let marks =
+        [(RELEASE, effective.release.clone()), (DEGRADED_BEFORE, effective.degraded_before.to_string())];
+    metadata.annotations = Some(marks.map(|(key, value)| (key.to_owned(), value)).into());
     DaemonSet {
         metadata,
         spec: Some(DaemonSetSpec {

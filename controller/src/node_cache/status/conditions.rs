@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::Observed;
 use crate::condition::{AVAILABLE, Conditions, DEGRADED, PROGRESSING, Truth};
 use crate::crd::{NodeCache, NodeManagement};
-use crate::node_cache::rollout::{Rollout, too_many};
+use crate::node_cache::rollout::{Rollout, in_trouble, too_many, unheard};
 
 const IN_USE: &str = "InUse";
 const CONFIG_DISTRIBUTED: &str = "ConfigDistributed";
@@ -115,9 +115,6 @@ fn available(observed: &Observed<'_>) -> Said {
 fn progressing(observed: &Observed<'_>) -> Said {
     let (pods, summary) = (observed.pods, observed.summary);
     let at = format!("{} of {} agents are up to date", pods.updated, pods.desired);
-    if let Some(refusal) = observed.refusal {
-        return (Truth::False, refusal.reason(), refusal.to_string());
-    }
     if let Some(withdrawal) = observed.withdrawal {
         let of = withdrawal.known.max(usize::try_from(pods.desired).unwrap_or(0));
         let left = of.saturating_sub(withdrawal.done);
@@ -130,12 +127,16 @@ fn progressing(observed: &Observed<'_>) -> Said {
             ),
         };
     }
+    if let Some(refusal) = observed.refusal {
+        return (Truth::False, refusal.reason(), refusal.to_string());
+    }
     match observed.rollout {
         Rollout::Paused => {
             let message = format!(
-                "{at}; stopped while {} nodes are degraded, more than 5 %: status.unhealthyNodes says why. It goes on by \
-                 itself below that; a deleted pod comes back up to date at once",
-                summary.degraded
+                "{at}; stopped while {} nodes are degraded, which is more than when it began by over 5 % of all: \
+                 status.unhealthyNodes says why. It goes on by itself below that; a deleted pod comes back up to date \
+                 at once",
+                in_trouble(summary, pods)
             );
             (Truth::True, "RolloutPaused", message)
         }
@@ -146,13 +147,15 @@ fn progressing(observed: &Observed<'_>) -> Said {
 
 fn degraded(observed: &Observed<'_>) -> Said {
     let (summary, desired) = (observed.summary, observed.pods.desired);
-    if summary.degraded == 0 {
+    let (nodes, unheard) = (in_trouble(summary, observed.pods), unheard(summary, observed.pods));
+    if nodes == 0 {
         return (Truth::False, "AsExpected", String::new());
     }
     let worst = summary.worst.iter().take(3).map(|worst| format!("{} {}", worst.node, worst.reason));
-    let worst: Vec<String> = worst.collect();
-    let message = format!("{} of {desired} nodes are degraded: {}", summary.degraded, worst.join(", "));
-    match too_many(summary.degraded, desired) {
+    let never = (unheard > 0).then(|| format!("{unheard} run an agent that never reported"));
+    let worst: Vec<String> = worst.chain(never).collect();
+    let message = format!("{nodes} of {desired} nodes are degraded: {}", worst.join(", "));
+    match too_many(nodes, desired) {
         true => (Truth::True, "NodesDegraded", message),
         false => (Truth::False, "AsExpected", message),
     }

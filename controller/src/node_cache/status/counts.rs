@@ -9,6 +9,7 @@ use crate::cache::figures::{number, percent, rounded};
 use crate::condition::Conditions;
 use crate::crd::{NodeCacheStatus, NodeCounts, NodeUsage, UnhealthyNode};
 use crate::metrics::Metrics;
+use crate::node_cache::rollout::in_trouble;
 use crate::reports::Summary;
 
 pub(super) fn status(observed: &Observed<'_>, conditions: Conditions) -> NodeCacheStatus {
@@ -54,7 +55,7 @@ fn nodes(observed: &Observed<'_>) -> NodeCounts {
         reporting,
         updated: number(summary.updated),
         ready: number(summary.ready),
-        degraded: number(summary.degraded),
+        degraded: number(in_trouble(summary, observed.pods)),
         installed: number(summary.installed),
         in_use: number(summary.in_use),
         unsupported: number(summary.unsupported),

@@ -83,7 +83,10 @@ fn all_is_well() {
 fn nodes_that_never_reported_are_silent() {
     let node_cache = node_cache("{}");
     let summary = Summary { reporting: 90, ..well() };
-    assert_eq!(status(&observed(&node_cache, &summary)).nodes.silent, 10);
+    let status = status(&observed(&node_cache, &summary));
+    assert_eq!((status.nodes.silent, status.nodes.degraded), (10, 10));
+    assert_eq!(said(&status)[2], "Degraded=True/NodesDegraded");
+    assert!(status.conditions[2].message.ends_with("10 run an agent that never reported"));
 }
 
 #[test]
@@ -122,6 +125,15 @@ fn the_kill_switch_tells_how_far_it_is() {
     };
     assert_eq!(told(99), "Progressing=True/Withdrawing");
     assert_eq!(told(100), "Progressing=False/Removed");
+    let refusal = Refusal::Api("apply DaemonSet larder-agents/larder-default: no".to_owned());
+    let withdrawal = Withdrawal { known: 100, done: 99, ..Withdrawal::default() };
+    let refused = Observed {
+        withdrawal: Some(&withdrawal),
+        refusal: Some(&refusal),
+        ..observed(&node_cache, &summary)
+    };
+    let said = said(&status(&refused));
+    assert_eq!(said[1..3], ["Progressing=True/Withdrawing", "Degraded=True/ApplyRefused"]);
 }
 
 #[test]

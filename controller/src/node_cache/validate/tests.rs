@@ -8,6 +8,7 @@ use larder_wire::settings::{Access, InstallerMode};
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::crd::Cache;
 use crate::node_cache::dereference::Live;
 use crate::reports::Summary;
 

@@ -35,6 +35,10 @@ pub(super) const CA_FILE: &str = "trusted-ca.crt";
 pub(super) const TLS_DIR: &str = "/etc/larder/tls";
 pub(super) const HTPASSWD_PATH: &str = "/etc/larder/auth/htpasswd";
 pub(super) const TOKEN_PATH: &str = "/etc/larder/token/ca.crt";
+/// Volumes whose files Distribution reads when it starts, and never again.
+pub(super) const READ_ONCE: [&str; 2] = [TLS, TOKEN];
+const TLS: &str = "tls";
+const TOKEN: &str = "token";
 const CA_DIR: &str = "/etc/larder/trusted-ca";
 /// No user of the image: whatever it has, it need not be root.
 const USER: i64 = 65532;
@@ -145,8 +149,9 @@ fn environment(valid: &Valid, materials: &Materials) -> Vec<EnvVar> {
     if let Some(proxy) = &valid.spec.proxy {
         let pairs =
             [("HTTP_PROXY", &proxy.http), ("HTTPS_PROXY", &proxy.https), ("NO_PROXY", &proxy.no_proxy)];
-        variables
-            .extend(pairs.into_iter().filter_map(|(name, value)| Some(variable(name, value.as_deref()?))));
+        let written = pairs.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        let written = written.filter(|(_, value)| !value.is_empty());
+        variables.extend(written.map(|(name, value)| variable(name, value)));
     }
     variables
 }
@@ -159,13 +164,13 @@ fn mounted(valid: &Valid, materials: &Materials, revision: &str) -> (Vec<Volume>
         pairs.push(secret("trusted-ca", &config, &[(CA_FILE, CA_FILE)], CA_DIR));
     }
     if let Some(name) = &materials.tls_secret {
-        pairs.push(secret("tls", name, &[("tls.crt", "tls.crt"), ("tls.key", "tls.key")], TLS_DIR));
+        pairs.push(secret(TLS, name, &[("tls.crt", "tls.crt"), ("tls.key", "tls.key")], TLS_DIR));
     }
     if let Some(name) = &materials.htpasswd_secret {
         pairs.push(secret("auth", name, &[("htpasswd", "htpasswd")], "/etc/larder/auth"));
     }
     if let Some(roots) = &materials.token_roots {
-        pairs.push(secret("token", &roots.secret, &[(&roots.key, "ca.crt")], "/etc/larder/token"));
+        pairs.push(secret(TOKEN, &roots.secret, &[(&roots.key, "ca.crt")], "/etc/larder/token"));
     }
     pairs.extend(store(valid));
     pairs.into_iter().unzip()

@@ -8,20 +8,32 @@ use crate::apply::golden;
 use crate::registry::cases::{everything, materials, registry, valid, with_bucket};
 use crate::registry::dereference::Found;
 use crate::registry::foreign::CosiVersion;
+use crate::registry::material::mounted_hash;
 
 /// All children of a case, in the order in which they are applied.
 fn children(root: &str, template: Option<&str>, found: &Found) -> Vec<Child> {
     let valid = valid(&registry(root), template, found).unwrap();
     let materials = materials(&valid, found).unwrap();
-    let mounted = materials.mounted.clone();
     let mut children = foundation(&valid);
     let built = build(&valid, materials, None);
-    let since = "2026-11-20T09:00:00Z".parse().unwrap();
-    let is = Running { revision: built.revision.clone(), since };
+    let mounted = mounted_hash(&mounts(&built.deployment), found).unwrap();
+    let is = Running { revision: built.revision.clone(), since: SINCE.parse().unwrap() };
     children.push(readable(built.config));
-    children.push(running(&valid.names, &valid.owner, built.deployment, &is, valid.replicas, &mounted));
+    children.push(deployment_of(&valid, built.deployment, &is, valid.replicas, &mounted));
+    children.push(built.service);
     children.extend(built.children);
     children
+}
+
+const SINCE: &str = "2026-11-20T09:00:00Z";
+
+fn deployment_of(valid: &Valid, spec: DeploymentSpec, is: &Running, replicas: i32, mounted: &str) -> Child {
+    let rolled = Rolled { running: is, replicas, health_timeout: valid.health_timeout, mounted };
+    running(&valid.names, &valid.owner, spec, &rolled)
+}
+
+fn read(child: &Child) -> Deployment {
+    serde_json::from_value(serde_json::to_value(&child.object).unwrap()).unwrap()
 }
 
 /// A Secret with its text where base64 stands, and without the copy of the Deployment that follows anyway.
@@ -191,8 +203,9 @@ fn scaling_and_a_renewed_certificate_are_no_new_revision() {
     let revision = |root: &str, found: &Found| {
         let valid = valid(&registry(root), None, found).unwrap();
         let materials = materials(&valid, found).unwrap();
-        let mounted = materials.mounted.clone();
-        (build(&valid, materials, None).revision, mounted)
+        let built = build(&valid, materials, None);
+        let mounted = mounted_hash(&mounts(&built.deployment), found);
+        (built.revision, mounted)
     };
     let root = |replicas: i32| {
         format!(
@@ -216,9 +229,55 @@ fn pods_that_cannot_share_their_store_stay_alone_also_after_a_rollback() {
     let found = everything();
     let valid = valid(&registry("spec: {image: 'registry:3.1.1'}"), None, &found).unwrap();
     let built = build(&valid, materials(&valid, &found).unwrap(), None);
-    let is = Running { revision: built.revision, since: "2026-11-20T09:00:00Z".parse().unwrap() };
-    let child = running(&valid.names, &valid.owner, built.deployment, &is, 5, "");
-    let made: Deployment = serde_json::from_value(serde_json::to_value(&child.object).unwrap()).unwrap();
+    let is = Running { revision: built.revision, since: SINCE.parse().unwrap() };
+    let made = read(&deployment_of(&valid, built.deployment, &is, 5, ""));
     assert_eq!(made.spec.as_ref().unwrap().replicas, Some(1));
     assert_eq!(Running::of(&made), Some(is));
+}
+
+#[test]
+fn how_long_pods_may_take_is_no_new_revision() {
+    let found = everything();
+    let built = |timeout: &str| {
+        let root = format!("spec: {{image: 'registry:3.1.1', upgrade: {{healthTimeout: {timeout}}}}}");
+        let valid = valid(&registry(&root), None, &found).unwrap();
+        let built = build(&valid, materials(&valid, &found).unwrap(), None);
+        let is = Running { revision: built.revision.clone(), since: SINCE.parse().unwrap() };
+        let made = read(&deployment_of(&valid, built.deployment, &is, 1, ""));
+        (built.revision, made.spec.unwrap().progress_deadline_seconds.unwrap())
+    };
+    let (revision, seconds) = built("20m");
+    assert_eq!(seconds, 1200);
+    // Above minReadySeconds, or the API server refuses it.
+    assert_eq!(built("1s"), (revision, 11));
+}
+
+#[test]
+fn pods_are_started_anew_for_what_they_mount_and_not_for_what_is_wanted() {
+    let mut found = everything();
+    let root = "spec: {image: 'registry:3.1.1', tls: {mode: Secret, secretRef: {name: my-tls}},
+      auth: {type: Htpasswd, secretRef: {name: users}}}";
+    let valid = valid(&registry(root), None, &found).unwrap();
+    let mounts = mounts(&build(&valid, materials(&valid, &found).unwrap(), None).deployment);
+    let mount = |key: &str| Mount { secret: "my-tls".to_owned(), key: key.to_owned() };
+    assert_eq!(mounts, [mount("tls.crt"), mount("tls.key")]);
+    let before = mounted_hash(&mounts, &found).unwrap();
+    let pair = [("tls.crt", "renewed"), ("tls.key", "key")];
+    crate::registry::cases::secret(&mut found, "other-tls", &pair);
+    assert_eq!(mounted_hash(&mounts, &found), Some(before.clone()));
+    crate::registry::cases::secret(&mut found, "my-tls", &pair);
+    assert_ne!(mounted_hash(&mounts, &found), Some(before));
+    found.secrets.remove("my-tls");
+    assert_eq!(mounted_hash(&mounts, &found), None);
+}
+
+#[test]
+fn an_empty_proxy_is_none() {
+    let root = "spec: {image: 'registry:2.8.3', proxy: {http: '', https: 'http://proxy:3128', noProxy: ''}}";
+    let found = everything();
+    let valid = valid(&registry(root), None, &found).unwrap();
+    let built = build(&valid, materials(&valid, &found).unwrap(), None);
+    let pods = built.deployment.template.spec.unwrap();
+    let names: Vec<_> = pods.containers[0].env.iter().flatten().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["HTTPS_PROXY"]);
 }

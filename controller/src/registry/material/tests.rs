@@ -100,3 +100,47 @@ fn debug_output_hides_what_is_secret() {
     let told = format!("{:?}", gathered(S3_SPEC, &everything()).unwrap());
     assert!(!told.contains("0123456789") && !told.contains("AKID"), "{told}");
 }
+
+#[test]
+fn a_bucket_without_a_name_of_its_own_is_waited_for() {
+    for status in [json!({}), json!({"status": {"bucketID": ""}})] {
+        let mut found = with_bucket(CosiVersion::V1alpha1);
+        found.bucket.bucket = Some(foreign(status));
+        let waiting = gathered(BUCKET_SPEC, &found).unwrap_err();
+        assert_eq!((waiting.kind, waiting.reason), (Kind::Waiting, "BucketNotReady"));
+    }
+    let mut found = with_bucket(CosiVersion::V1alpha1);
+    found.bucket.bucket = None;
+    assert_eq!(gathered(BUCKET_SPEC, &found).unwrap_err().reason, "BucketNotReady");
+}
+
+fn hash(root: &str, found: &Found, http_secret: &str) -> String {
+    let valid = valid(&registry(root), None, found).unwrap();
+    spec_hash(&valid, &gather(&valid, found, http_secret.into()).unwrap())
+}
+
+#[test]
+fn a_spec_is_tried_again_when_what_it_takes_from_elsewhere_changes() {
+    let token = "auth: {type: Token, token: {realm: 'https://a', service: s, issuer: i,
+      rootCertSecretRef: {name: token-roots}}}";
+    for (fields, name, key) in [
+        ("tls: {mode: Secret, secretRef: {name: my-tls}}", "my-tls", "tls.crt"),
+        ("tls: {mode: Secret, secretRef: {name: my-tls}}", "my-tls", "tls.key"),
+        ("auth: {type: Htpasswd, secretRef: {name: users}}", "users", "htpasswd"),
+        (token, "token-roots", "tls.crt"),
+    ] {
+        let root = format!("spec: {{{fields}}}");
+        let mut found = everything();
+        let before = hash(&root, &found, "one");
+        assert_eq!(hash(&root, &found, "one"), before);
+        let data = found.secrets.get_mut(name).unwrap().data.as_mut().unwrap();
+        data.get_mut(key).unwrap().0.push(b'!');
+        assert_ne!(hash(&root, &found, "one"), before, "{name} {key}");
+    }
+}
+
+#[test]
+fn whoever_reads_the_status_cannot_try_passwords_on_it() {
+    let found = everything();
+    assert_ne!(hash(S3_SPEC, &found, "one"), hash(S3_SPEC, &found, "other"));
+}

@@ -1,8 +1,11 @@
 //! The conditions of a Registry, from what was seen and what came of it. Pure.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use larder_wire::units::format_duration;
 use serde_json::Value;
 
 use super::{Outcome, Ran, is_settled};
@@ -10,7 +13,7 @@ use crate::condition::{AVAILABLE, Conditions, DEGRADED, PROGRESSING, Truth};
 use crate::crd::Registry;
 use crate::registry::dereference::Live;
 use crate::registry::foreign::at;
-use crate::registry::trouble::{Kind, Part, Trouble};
+use crate::registry::trouble::{Kind, NOT_ALLOWED, NOT_OURS, Part, REFUSED, Trouble};
 use crate::registry::upgrade::{Failure, Rollout, Stand, rollout};
 use crate::registry::validate::{Certificate, Store};
 
@@ -72,12 +75,16 @@ fn ran_well(seen: &Seen<'_>, conditions: Conditions, ran: &Ran) -> Conditions {
 
 /// What was told of the parts that are not in trouble stays told.
 fn troubled(seen: &Seen<'_>, conditions: Conditions, trouble: &Trouble) -> Conditions {
-    let available = available(seen);
+    let available = if trouble.reason == NOT_ALLOWED {
+        (Truth::Unknown, trouble.reason, trouble.message.clone())
+    } else {
+        available(seen)
+    };
     let (progressing, degraded) = match trouble.kind {
         Kind::Waiting => ((Truth::True, trouble.reason, trouble.message.clone()), lasting(seen, &available)),
         Kind::Invalid => {
-            let reason =
-                if trouble.reason == "ApplyRefused" { "ApplyRefused" } else { "InvalidConfiguration" };
+            let is_shown = [REFUSED, NOT_OURS, NOT_ALLOWED].contains(&trouble.reason);
+            let reason = if is_shown { trouble.reason } else { "InvalidConfiguration" };
             ((Truth::False, reason, String::new()), (Truth::True, reason, trouble.message.clone()))
         }
     };
@@ -146,8 +153,8 @@ fn progressing(deployment: Option<&Deployment>, stand: &Stand) -> Word {
 
 /// Degraded only by what lasts, or by what a Deployment gave up.
 fn lasting(seen: &Seen<'_>, available: &Word) -> Word {
-    if seen.deployment.is_some_and(|deployment| rollout(deployment) == Rollout::Stuck) {
-        return (Truth::True, "ProgressDeadlineExceeded", words_of(Failure::ProgressDeadline));
+    if let Some(deployment) = seen.deployment.filter(|deployment| rollout(deployment) == Rollout::Stuck) {
+        return (Truth::True, "ProgressDeadlineExceeded", no_progress(within(deployment)));
     }
     let since = seen.before().iter().find(|old| old.type_ == AVAILABLE && old.status != "True");
     let lasts = since.is_some_and(|old| seen.now.duration_since(old.last_transition_time.0) >= INERTIA);
@@ -173,20 +180,28 @@ fn not_again(ran: &Ran) -> String {
 
 const fn reason_of(failure: Failure) -> &'static str {
     match failure {
-        Failure::ProgressDeadline => "ProgressDeadlineExceeded",
-        Failure::HealthTimeout(_) => "HealthTimeout",
+        Failure::NoProgress(_) => "ProgressDeadlineExceeded",
         Failure::NothingKept => "NothingToRollBackTo",
     }
 }
 
 fn words_of(failure: Failure) -> String {
     match failure {
-        Failure::ProgressDeadline => "its pods made no progress within 2 minutes".to_owned(),
-        Failure::HealthTimeout(limit) => {
-            format!("its pods were not healthy within {}", larder_wire::units::format_duration(limit))
+        Failure::NoProgress(limit) => no_progress(limit),
+        Failure::NothingKept => {
+            "its pods are not healthy, and the Secret of the last good revision is gone".to_owned()
         }
-        Failure::NothingKept => "the Secret of the last good revision is gone".to_owned(),
     }
+}
+
+fn no_progress(limit: Duration) -> String {
+    format!("its pods made no progress within {}", format_duration(limit))
+}
+
+/// As it was given to the Deployment; ten minutes are what Kubernetes takes where nothing is.
+fn within(deployment: &Deployment) -> Duration {
+    let seconds = deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).unwrap_or(600);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
 fn storage(seen: &Seen<'_>, ran: &Ran) -> Word {

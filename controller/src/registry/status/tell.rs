@@ -55,8 +55,7 @@ fn flip(old: &RegistryStatus, flipped: &Transition) -> Option<Event> {
 fn rollout(old: &RegistryStatus, new: &RegistryStatus, ran: &Ran, conditions: &Conditions) -> Vec<Event> {
     let mut events = Vec::new();
     let image = &ran.valid.image;
-    let is_new = !old.configs.contains(&ran.revision);
-    if is_new {
+    if ran.done.begins {
         let note = format!("{image}, revision {}", ran.revision);
         events.push(Event { kind: Kind::Normal, reason: "RollingOut".to_owned(), note });
     }

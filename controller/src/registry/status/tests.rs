@@ -7,8 +7,8 @@ use super::conditions::ROLLED_BACK;
 use super::*;
 use crate::events::Kind as EventKind;
 use crate::registry::cases::{everything, materials, registry, valid};
-use crate::registry::material::hashes;
-use crate::registry::trouble::Part;
+use crate::registry::material::spec_hash;
+use crate::registry::trouble::{NOT_ALLOWED, NOT_OURS, Part, REFUSED};
 use crate::registry::upgrade::Failure;
 
 const S3_ROOT: &str = "spec: {image: 'registry:3.1.1', replicas: 3, storage: {s3: {bucket: b, region: r}}}";
@@ -33,9 +33,10 @@ fn ready() -> Deployment {
 fn ran(root: &Registry, deployment: Deployment, stand: Stand) -> Outcome {
     let found = everything();
     let valid = valid(root, None, &found).unwrap();
-    let hashes = hashes(&valid, &materials(&valid, &found).unwrap());
-    let done = Done { deployment: Some(deployment), stand, configs: vec!["new".to_owned()] };
-    Outcome::Ran(Box::new(Ran { valid, found, done, hashes, revision: "new".to_owned() }))
+    let spec_hash = spec_hash(&valid, &materials(&valid, &found).unwrap());
+    let (entrances, configs) = (Entrances::Wanted, vec!["new".to_owned()]);
+    let done = Done { deployment: Some(deployment), stand, entrances, begins: false, configs };
+    Outcome::Ran(Box::new(Ran { valid, found, done, spec_hash, revision: "new".to_owned() }))
 }
 
 fn told(
@@ -89,7 +90,7 @@ fn a_rollback_names_what_failed_and_what_runs() {
         observed_at: None,
     };
     root.status = Some(RegistryStatus { last_good: Some(good), ..RegistryStatus::default() });
-    let outcome = ran(&root, ready(), Stand::RollingBack(Failure::ProgressDeadline));
+    let outcome = ran(&root, ready(), Stand::RollingBack(Failure::NoProgress(Duration::from_secs(90))));
     let (status, events) = told(&root, &Live::default(), &outcome, now());
     assert_eq!(word(&status, "Degraded"), is("True", ROLLED_BACK));
     assert_eq!(status.rejected, status.effective_spec_hash);
@@ -157,12 +158,54 @@ fn a_service_without_ready_endpoints_is_not_available() {
 #[test]
 fn what_is_not_ours_to_run_is_available() {
     let mut root = registry(S3_ROOT);
-    root.status = Some(RegistryStatus { configs: vec!["old".into()], ..RegistryStatus::default() });
+    let last_good = Some(LastGood { version: "3.1.1".into(), ..LastGood::default() });
+    let old = RegistryStatus { configs: vec!["old".into()], last_good, ..RegistryStatus::default() };
+    root.status = Some(old.clone());
     let live = Live { deployment: Some(ready()), ready_endpoints: None };
     let (status, _) = told(&root, &live, &Outcome::Unmanaged, now());
     assert_eq!(word(&status, "Available"), is("True", "Unmanaged"));
     assert_eq!((status.ready_replicas, status.configs.len()), (3, 1));
     let (status, _) = told(&root, &live, &Outcome::Removed, now());
     assert_eq!(word(&status, "Available"), is("True", "Removed"));
-    assert_eq!((status.ready_replicas, status.configs.len(), status.last_good), (0, 0, None));
+    assert_eq!((status.ready_replicas, status.configs.len()), (0, 0));
+    assert_eq!(status.last_good, old.last_good, "the store that it finds again is of this version");
+}
+
+#[test]
+fn a_new_revision_is_told_when_it_begins() {
+    let root = registry(S3_ROOT);
+    for begins in [true, false] {
+        let mut outcome = ran(&root, ready(), Stand::Rolling);
+        if let Outcome::Ran(ran) = &mut outcome {
+            ran.done.begins = begins;
+        }
+        let (_, events) = told(&root, &Live::default(), &outcome, now());
+        assert_eq!(events.iter().any(|event| event.reason == "RollingOut"), begins);
+    }
+}
+
+#[test]
+fn clients_are_sent_to_the_address_that_is_served() {
+    let mut root = registry(S3_ROOT);
+    let url = Some("https://before.example".to_owned());
+    root.status = Some(RegistryStatus { url: url.clone(), ..RegistryStatus::default() });
+    let mut outcome = ran(&root, ready(), Stand::RolledBack);
+    if let Outcome::Ran(ran) = &mut outcome {
+        ran.done.entrances = Entrances::Stay;
+    }
+    assert_eq!(told(&root, &Live::default(), &outcome, now()).0.url, url);
+}
+
+#[test]
+fn what_nobody_can_do_for_its_author_is_told_by_its_name() {
+    let mut root = registry(S3_ROOT);
+    root.status = Some(RegistryStatus { ready_replicas: 3, ..RegistryStatus::default() });
+    for reason in [REFUSED, NOT_OURS, NOT_ALLOWED] {
+        let trouble = Outcome::Trouble(Trouble::invalid(Part::Spec, reason, "no"));
+        let (status, _) = told(&root, &Live::default(), &trouble, now());
+        assert_eq!(word(&status, "Degraded"), is("True", reason));
+        let blind = reason == NOT_ALLOWED;
+        assert_eq!(word(&status, "Available").0, if blind { "Unknown" } else { "False" });
+        assert_eq!(status.ready_replicas, if blind { 3 } else { 0 });
+    }
 }

@@ -1,5 +1,6 @@
 //! Every way in which a rollout can end.
 
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
@@ -42,7 +43,7 @@ fn situation(live: Option<&Deployment>) -> Situation<'_> {
     Situation {
         wanted: "new",
         spec_hash: "spec",
-        last_good: Some("good"),
+        before: Before::Good("good"),
         rejected: None,
         live,
         replicas: 3,
@@ -78,20 +79,18 @@ fn it_is_good_once_every_pod_is_new_and_available() {
     }
 }
 
+const NO_PROGRESS: Failure = Failure::NoProgress(Duration::from_secs(300));
+
 #[test]
-fn it_goes_back_when_there_is_no_progress_or_no_health_in_time() {
+fn it_goes_back_when_its_deployment_makes_no_progress() {
     let no_progress = live("new", stuck());
     let decision = decide(&situation(Some(&no_progress)));
-    assert_eq!(
-        (decision.run, decision.stand),
-        (Which::LastGood, Stand::RollingBack(Failure::ProgressDeadline))
-    );
+    assert_eq!((decision.run, decision.stand), (Which::LastGood, Stand::RollingBack(NO_PROGRESS)));
     assert_eq!(decision.running, Running { revision: "good".into(), since: at(10) });
-
+    // Many pods take long, one after the other.
     let slow = live("new", going());
-    let late = Situation { now: at(301), ..situation(Some(&slow)) };
-    let timeout = Failure::HealthTimeout(Duration::from_secs(300));
-    assert_eq!(decide(&late).stand, Stand::RollingBack(timeout));
+    let late = Situation { now: at(9999), ..situation(Some(&slow)) };
+    assert_eq!(decide(&late).stand, Stand::Rolling);
 }
 
 #[test]
@@ -115,12 +114,60 @@ fn it_stays_back_until_the_spec_changes() {
 #[test]
 fn without_something_to_go_back_to_it_is_told_and_left() {
     let no_progress = live("new", stuck());
-    for is in [
-        Situation { last_good: None, ..situation(Some(&no_progress)) },
-        Situation { auto_rollback: false, ..situation(Some(&no_progress)) },
+    let is = || situation(Some(&no_progress));
+    for (is, failure) in [
+        (Situation { before: Before::Nothing, ..is() }, NO_PROGRESS),
+        (Situation { before: Before::Lost, ..is() }, Failure::NothingKept),
+        (Situation { auto_rollback: false, ..is() }, NO_PROGRESS),
+        (Situation { auto_rollback: false, before: Before::Lost, ..is() }, NO_PROGRESS),
+        // It was rolled back, and now there is nothing to run instead: no word without end about going back.
+        (Situation { rejected: Some("spec"), before: Before::Lost, ..is() }, Failure::NothingKept),
     ] {
         let decision = decide(&is);
-        assert_eq!((decision.run, decision.stand), (Which::Wanted, Stand::Failed(Failure::ProgressDeadline)));
+        assert_eq!((decision.run, decision.stand), (Which::Wanted, Stand::Failed(failure)));
+    }
+}
+
+#[test]
+fn the_status_and_the_secret_say_what_there_is_to_go_back_to() {
+    use crate::registry::cases::{everything, registry, valid};
+    let good = "{conditions: [], lastGood: {version: 3.1.1, image: 'registry:3.1.1', configHash: good}}";
+    let before = |status: &str, wanted: &'static str, is_kept: bool| {
+        let registry = registry(&format!("{{spec: {{image: 'registry:3.1.1'}}, status: {status}}}"));
+        let valid = valid(&registry, None, &everything()).unwrap();
+        match super::situation(&registry, &valid, &Live::default(), wanted, "spec", is_kept).before {
+            Before::Good(good) => good.to_owned(),
+            other => format!("{other:?}"),
+        }
+    };
+    assert_eq!(before("{conditions: []}", "new", false), "Nothing");
+    assert_eq!(before(good, "new", true), "good");
+    assert_eq!(before(good, "new", false), "Lost");
+    assert_eq!(before(good, "good", false), "good", "its Secret is made again");
+}
+
+#[test]
+fn service_and_ingress_change_when_no_pods_of_before_serve() {
+    let (good, new, done) = (live("good", complete()), live("new", going()), live("new", complete()));
+    let mut idle = live("good", complete());
+    idle.spec.as_mut().unwrap().replicas = Some(0);
+    let entrances_of = |is: &Situation<'_>| entrances(is, &decide(is));
+    for (what, is, wanted) in [
+        ("made", situation(None), Entrances::Wanted),
+        (
+            "its first rollout",
+            Situation { before: Before::Nothing, ..situation(Some(&new)) },
+            Entrances::Wanted,
+        ),
+        ("an upgrade begins", situation(Some(&good)), Entrances::Stay),
+        ("an upgrade goes on", situation(Some(&new)), Entrances::Stay),
+        ("an upgrade is through", situation(Some(&done)), Entrances::Wanted),
+        ("no pods", situation(Some(&idle)), Entrances::Wanted),
+        ("nothing new", Situation { wanted: "good", ..situation(Some(&good)) }, Entrances::Wanted),
+        ("gone back", Situation { rejected: Some("spec"), ..situation(Some(&good)) }, Entrances::Stay),
+        ("nothing kept", Situation { before: Before::Lost, ..situation(Some(&new)) }, Entrances::Stay),
+    ] {
+        assert_eq!(entrances_of(&is), wanted, "{what}");
     }
 }
 

@@ -4,10 +4,9 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
-use kube::ResourceExt;
 
-use crate::apply::MANAGED_BY;
-use crate::crd::{PersistentVolume, RegistrySpec, S3, StorageBackend};
+use crate::apply::is_ours;
+use crate::crd::{PersistentVolume, RegistrySpec, S3, StorageBackend, StorageStatus};
 use crate::quantity::Quantity;
 use crate::registry::dereference::{Found, FoundBucket};
 use crate::registry::foreign::{CosiVersion, text_at};
@@ -15,6 +14,7 @@ use crate::registry::names::Names;
 use crate::registry::trouble::{Part, Trouble};
 
 const SHARED: &str = "ReadWriteMany";
+const EMPTY_DIR: &str = "emptyDir";
 
 /// The one backend in use.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +54,7 @@ impl Store {
     #[must_use]
     pub(crate) fn backend(&self) -> &'static str {
         match self {
-            Self::EmptyDir { .. } => "emptyDir",
+            Self::EmptyDir { .. } => EMPTY_DIR,
             Self::Claim { .. } => "pvc",
             Self::S3(_) => "s3",
             Self::Bucket { .. } => "bucket",
@@ -73,9 +73,20 @@ impl fmt::Display for Store {
     }
 }
 
-pub(super) fn validate(names: &Names, spec: &RegistrySpec, found: &Found) -> Result<Store, Trouble> {
+/// `before` is the store that the status tells of.
+pub(super) fn validate(
+    names: &Names,
+    spec: &RegistrySpec,
+    found: &Found,
+    before: Option<&StorageStatus>,
+) -> Result<Store, Trouble> {
     let storage = spec.storage.clone().unwrap_or_default();
     match storage.backend() {
+        StorageBackend::EmptyDir(None) if before.is_some_and(|before| before.backend != EMPTY_DIR) => {
+            let words = "no store is written any more, and the images are in one: name it again, or write \
+                         storage.emptyDir to begin without them";
+            Err(Trouble::invalid(Part::Storage, "StoreNotNamed", words))
+        }
         StorageBackend::EmptyDir(dir) => {
             Ok(Store::EmptyDir { limit: dir.and_then(|dir| dir.size_limit.clone()) })
         }
@@ -121,7 +132,7 @@ fn made(
 /// A template can change what the object's own rules keep from changing.
 fn can_become(name: &str, live: &PersistentVolumeClaim, wanted: &NewClaim) -> Result<(), Trouble> {
     let refuse = |reason, words: String| Err(Trouble::invalid(Part::Storage, reason, words));
-    if live.labels().get(MANAGED_BY.0).map(String::as_str) != Some(MANAGED_BY.1) {
+    if !is_ours(live) {
         let words = format!(
             "PersistentVolumeClaim {name} is there and was not made for this Registry: name it in storage.pvc.claim"
         );

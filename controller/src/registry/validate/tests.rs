@@ -151,3 +151,17 @@ fn storage_is_switched_as_the_seed_patches_it() {
     }
     assert_eq!(backends, ["emptyDir", "pvc", "s3"]);
 }
+
+#[test]
+fn a_store_that_nobody_names_any_more_is_not_replaced_by_an_empty_one() {
+    let root = |storage: &str, backend: &str| {
+        format!("{{spec: {{{storage}}}, status: {{conditions: [], storage: {{backend: {backend}}}}}}}")
+    };
+    for backend in ["pvc", "s3", "bucket"] {
+        let silent = root("storage: {managementState: Managed}", backend);
+        assert_eq!(trouble(&silent, &Found::default()), (Part::Storage, "StoreNotNamed"), "{backend}");
+        let meant = root("storage: {emptyDir: {}}", backend);
+        assert!(valid(&registry(&meant), None, &Found::default()).is_ok(), "{backend}");
+    }
+    assert!(valid(&registry(&root("", "emptyDir")), None, &Found::default()).is_ok());
+}

@@ -105,3 +105,41 @@ fn a_rollout_ends_when_every_pod_is_the_new_one() {
     assert_eq!(progress(&HEALTHY.replace(" replicas: 2,", " replicas: 3,")), "RollingOut");
     assert_eq!(progress(&HEALTHY.replace("availableReplicas: 2", "availableReplicas: 1")), "RollingOut");
 }
+
+#[test]
+fn what_the_api_server_refuses_is_told_and_not_tried_without_end() {
+    let answer = |code: u16| {
+        let status = kube::core::Status { code, message: "no".to_owned(), ..kube::core::Status::default() };
+        Error::api("apply Deployment a/main-gateway")(kube::Error::Api(Box::new(status)))
+    };
+    for code in [400, 403, 422] {
+        let refused = Refusal::of_writing(answer(code)).unwrap();
+        let running = deployment(HEALTHY);
+        let (status, _) = status_of(&gateway(None), Some(&running), Err(&refused), Timestamp::UNIX_EPOCH);
+        let wanted = [
+            ("Available", "True", "Ready"),
+            ("Progressing", "False", "ApplyRefused"),
+            ("Degraded", "True", "ApplyRefused"),
+            ("PolicyAccepted", "Unknown", "ApplyRefused"),
+        ];
+        assert_eq!(words(&status), wanted, "{code}");
+        assert!(status.conditions[2].message.contains("main-gateway: no"));
+    }
+    for passes in [409, 500, 503] {
+        assert!(Refusal::of_writing(answer(passes)).is_err(), "{passes}");
+    }
+    let foreign = Refusal::of_writing(Error::NotOurs("Service a/main-gateway".to_owned())).unwrap();
+    assert_eq!(foreign.reason(), "NotOurs");
+}
+
+#[test]
+fn a_namespace_that_may_not_be_read_is_told_and_its_pods_are_not_counted_as_gone() {
+    let status = kube::core::Status { code: 403, ..kube::core::Status::default() };
+    let forbidden = Error::api("read Service a/main-registry")(kube::Error::Api(Box::new(status)));
+    let refused = Refusal::of_reading(forbidden).unwrap();
+    let old = RegistryGatewayStatus { replicas: 2, ready_replicas: 2, ..RegistryGatewayStatus::default() };
+    let (status, _) = status_of(&gateway(Some(old)), None, Err(&refused), Timestamp::UNIX_EPOCH);
+    assert_eq!((status.replicas, status.ready_replicas), (2, 2));
+    assert_eq!(words(&status)[0], ("Available", "Unknown", "NamespaceNotAllowed"));
+    assert_eq!(words(&status)[2], ("Degraded", "True", "NamespaceNotAllowed"));
+}

@@ -23,7 +23,7 @@ fn counted(
     let asked = Arc::clone(asked);
     async move {
         asked.fetch_add(1, Ordering::Relaxed);
-        Verdict { answer, keep }
+        Verdict { answer, keep, grace: Duration::ZERO }
     }
 }
 
@@ -60,7 +60,7 @@ async fn many_who_wait_for_one_answer_ask_once_and_it_outlives_them() {
         async move {
             asked.fetch_add(1, Ordering::Relaxed);
             let _ = gate.acquire().await;
-            Verdict { answer: Ok(7), keep: KEEP }
+            Verdict { answer: Ok(7), keep: KEEP, grace: Duration::ZERO }
         }
     };
     let first = {
@@ -89,7 +89,10 @@ async fn a_question_that_breaks_frees_its_place() {
     let answers: Answers<u32> = Answers::new();
     let broken = answers.of(key(1), async { panic!("broken") }).await;
     assert!(matches!(broken, Err(Refusal::Unreviewed { .. })));
-    assert_eq!(answers.of(key(1), async { Verdict { answer: Ok(1), keep: KEEP } }).await, Ok(1));
+    assert_eq!(
+        answers.of(key(1), async { Verdict { answer: Ok(1), keep: KEEP, grace: Duration::ZERO } }).await,
+        Ok(1)
+    );
 }
 
 #[tokio::test]
@@ -97,9 +100,31 @@ async fn a_flood_of_bad_answers_pushes_no_good_one_out() {
     let (answers, asked) = (Answers::new(), Arc::new(AtomicUsize::new(0)));
     let _ = answers.of(key(0), counted(&asked, Ok(7), KEEP)).await;
     for number in 1..20_000 {
-        let verdict = Verdict { answer: Err(Refusal::NoNode), keep: KEEP };
-        lock(&answers.0).remember(key(number), &verdict.answer, Instant::now() + verdict.keep);
+        let verdict = Verdict { answer: Err(Refusal::NoNode), keep: KEEP, grace: Duration::ZERO };
+        let _ = lock(&answers.0).take(key(number), verdict, Instant::now());
     }
     assert_eq!(answers.of(key(0), counted(&asked, Ok(8), KEEP)).await, Ok(7));
     assert_eq!(lock(&answers.0).bad.len(), BAD.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_answer_outlasts_the_want_of_a_turn_for_its_grace_and_no_refusal() {
+    let answers = Answers::new();
+    let busy = Refusal::Busy { again: Duration::from_secs(5) };
+    let good = || async { Verdict { answer: Ok(7), keep: KEEP, grace: KEEP } };
+    let asked = |refusal: &Refusal| {
+        let answer = Err(refusal.clone());
+        async move { Verdict { answer, keep: Duration::ZERO, grace: Duration::ZERO } }
+    };
+    assert_eq!(answers.of(key(1), good()).await, Ok(7));
+    tokio::time::advance(KEEP).await;
+    assert!(answers.is_known(&key(1)) && !answers.is_known(&key(2)));
+    assert_eq!(answers.of(key(1), asked(&busy)).await, Ok(7));
+    assert_eq!(answers.of(key(2), asked(&busy)).await, Err(busy.clone()), "it was never good");
+    tokio::time::advance(KEEP).await;
+    assert_eq!(answers.of(key(1), asked(&busy)).await, Err(busy.clone()), "not for ever");
+    assert_eq!(answers.of(key(1), good()).await, Ok(7));
+    tokio::time::advance(KEEP).await;
+    assert_eq!(answers.of(key(1), asked(&Refusal::NoNode)).await, Err(Refusal::NoNode));
+    assert_eq!(answers.of(key(1), asked(&busy)).await, Err(busy), "denied meanwhile");
 }

@@ -38,7 +38,7 @@ pub(super) struct Node {
     pub(super) health: Health,
     /// Since when `health` is so.
     pub(super) since: Timestamp,
-    /// What was last handed out as a transition.
+    /// What was last told of it.
     pub(super) told: Option<u64>,
 }
 

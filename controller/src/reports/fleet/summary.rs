@@ -121,7 +121,7 @@ pub struct NodeView {
     pub registries: Vec<RegistryView>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryView {
     #[serde(serialize_with = "text")]
@@ -197,6 +197,18 @@ impl Fleet {
         withdrawal.remaining.sort();
         withdrawal.remaining.truncate(NAMED);
         withdrawal
+    }
+
+    /// The nodes that reported and do not any more, by name.
+    #[must_use]
+    pub fn silent(&self, node_cache: &str, now: Timestamp) -> Vec<String> {
+        let mut state = self.lock();
+        let Some(group) = state.groups.get_mut(node_cache) else { return Vec::new() };
+        group.judge(now);
+        let silent = group.nodes.iter().filter(|(_, node)| node.is_silent());
+        let mut names: Vec<String> = silent.map(|(name, _)| name.to_string()).collect();
+        names.sort();
+        names
     }
 
     /// The NodeCaches that nodes report for or that were set.
@@ -295,8 +307,8 @@ fn of_day(sum: Counters, evicted_bytes: u64, began: Timestamp, now: Timestamp) -
     }
 }
 
-fn view(name: &Arc<str>, node_cache: &Arc<str>, node: &Node) -> NodeView {
-    let registry = |entry: &Entry| RegistryView {
+pub(super) fn registry(entry: &Entry) -> RegistryView {
+    RegistryView {
         registry: Arc::clone(&entry.registry),
         state: entry.standing.as_str(),
         reason: Arc::clone(&entry.reason),
@@ -304,7 +316,10 @@ fn view(name: &Arc<str>, node_cache: &Arc<str>, node: &Node) -> NodeView {
         upstream_up: entry.up,
         ratelimit_remaining: entry.ratelimit,
         containerd_seen: entry.seen,
-    };
+    }
+}
+
+fn view(name: &Arc<str>, node_cache: &Arc<str>, node: &Node) -> NodeView {
     NodeView {
         node: Arc::clone(name),
         node_cache: Arc::clone(node_cache),

@@ -17,7 +17,7 @@ fn tell(fleet: &Fleet, report: &Report, now: i64) -> Recorded {
 
 fn fleet() -> Fleet {
     let fleet = Fleet::new(at(0));
-    fleet.set_desired(CACHE, Desired { generation: 7, interval: Duration::from_secs(30) });
+    fleet.set_desired(CACHE, Desired { generation: 7, interval: Duration::from_secs(30) }, at(0));
     fleet
 }
 
@@ -35,7 +35,7 @@ fn a_reply_says_what_the_story_wants() {
         "nothing was said yet"
     );
     let interval = Duration::from_secs(60);
-    fleet.set_desired(CACHE, Desired { generation: 9, interval });
+    fleet.set_desired(CACHE, Desired { generation: 9, interval }, at(1));
     let recorded = tell(&fleet, &report("n2"), 2);
     assert_eq!((recorded.desired_generation, recorded.next_report_after, recorded.known), (9, interval, 2));
 }
@@ -139,6 +139,7 @@ fn a_node_is_handed_out_when_it_changed_and_only_then() {
     tell(&fleet, &report("b"), 0);
     let handed = |most, now| {
         let states = fleet.transitions(CACHE, most, at(now));
+        states.iter().for_each(|state| fleet.told(CACHE, state));
         states.into_iter().map(|state| (state.node, state.state, state.first)).collect::<Vec<_>>()
     };
     assert_eq!(handed(1, 1), [("a".to_owned(), "Ready", true)]);
@@ -148,12 +149,47 @@ fn a_node_is_handed_out_when_it_changed_and_only_then() {
     full.cache.free_bytes = 0;
     tell(&fleet, &full, 60);
     assert_eq!(handed(9, 60), [("a".to_owned(), "Degraded", false)]);
-    fleet.tell_again(CACHE, "a");
-    assert_eq!(handed(9, 61), [("a".to_owned(), "Degraded", true)]);
     assert_eq!(handed(9, 91), [("b".to_owned(), "Degraded", false)], "silent");
     full.generation = 8;
     tell(&fleet, &full, 92);
     assert_eq!(handed(9, 92).len(), 1);
+    full.generation = 7;
+    tell(&fleet, &full, 93);
+    let late = fleet.transitions(CACHE, 1, at(93)).remove(0);
+    assert_eq!(late.registries[0].state, "installed");
+    full.generation = 8;
+    tell(&fleet, &full, 94);
+    fleet.told(CACHE, &late);
+    assert_eq!(handed(9, 94).len(), 1, "what is told is older than what it is now");
+}
+
+#[test]
+fn what_was_not_told_comes_again() {
+    let fleet = fleet();
+    tell(&fleet, &report("a"), 0);
+    let state = fleet.transitions(CACHE, 9, at(1)).remove(0);
+    assert_eq!(fleet.transitions(CACHE, 9, at(2)), std::slice::from_ref(&state));
+    fleet.told(CACHE, &state);
+    assert_eq!(fleet.transitions(CACHE, 9, at(3)), []);
+}
+
+#[test]
+fn a_node_cache_that_is_gone_is_forgotten_when_its_last_agents_are() {
+    let fleet = fleet();
+    tell(&fleet, &report("a"), 0);
+    fleet.forget_node_cache(CACHE);
+    tell(&fleet, &report("a"), 10);
+    let other = |now| {
+        let who = Reporter { node: "b".to_owned(), node_cache: "other".to_owned() };
+        fleet.record(&who, Reading::of(report("b"), at(now)).0, at(now))
+    };
+    other(3609);
+    assert_eq!(fleet.node_caches(), [CACHE, "other"]);
+    other(3610);
+    assert_eq!(fleet.node_caches(), ["other"]);
+    fleet.set_desired(CACHE, Desired { generation: 8, interval: INTERVAL }, at(3700));
+    other(7200);
+    assert_eq!(fleet.node_caches(), [CACHE, "other"], "its story speaks of it");
 }
 
 #[test]
@@ -170,7 +206,11 @@ fn entries_are_out_when_every_node_says_so() {
     tell(&fleet, &behind, 95);
     let left = fleet.withdrawn(CACHE, 8, at(95));
     assert_eq!((left.known, left.done, left.silent, left.remaining), (3, 1, 1, vec!["c".to_owned()]));
-    fleet.forget_node("a");
+    assert_eq!(fleet.silent(CACHE, at(95)), ["a"]);
+    fleet.forget_node("other", "a");
+    assert_eq!(fleet.withdrawn(CACHE, 8, at(95)).known, 3, "another NodeCache's node of that name");
+    fleet.forget_node(CACHE, "a");
+    assert_eq!(fleet.silent(CACHE, at(95)), Vec::<String>::new());
     behind.generation = 8;
     tell(&fleet, &behind, 96);
     let left = fleet.withdrawn(CACHE, 8, at(96));

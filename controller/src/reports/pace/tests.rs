@@ -11,20 +11,29 @@ fn seconds(seconds: f64) -> Duration {
 #[test]
 fn twenty_a_second_and_the_rest_later() {
     let (mut pace, now) = (Pace::new(Rates::default()), Instant::now());
-    let turns: Vec<_> = (0..60).map(|_| pace.turn(now)).collect();
+    let turns: Vec<_> = (0..60).map(|_| pace.turn(Asker::Known, now)).collect();
     let waits: Vec<Duration> = turns.iter().filter_map(|turn| turn.ok()).map(|turn| turn - now).collect();
     assert_eq!(waits.len(), 21, "one now, twenty within the second");
     assert!(waits.windows(2).all(|pair| (pair[1] - pair[0]).as_millis() == 50));
     let again: Vec<Duration> = turns.iter().filter_map(|turn| turn.err()).collect();
     assert_eq!(again[0], SOONEST);
     assert!(again.windows(2).all(|pair| pair[1] > pair[0]), "each at a time of its own");
-    assert!(pace.turn(now + seconds(1.0)).is_ok(), "room again");
+    assert!(pace.turn(Asker::Known, now + seconds(1.0)).is_ok(), "room again");
+}
+
+#[test]
+fn half_of_the_queue_is_left_to_those_who_were_good_before() {
+    let (mut pace, now) = (Pace::new(Rates::default()), Instant::now());
+    let mut taken = |asker, times: usize| (0..times).filter(|_| pace.turn(asker, now).is_ok()).count();
+    assert_eq!(taken(Asker::New, 1000), 11);
+    assert_eq!(taken(Asker::Known, 1000), 10);
+    assert_eq!(taken(Asker::New, 1000), 0);
 }
 
 #[test]
 fn those_sent_away_are_never_sent_far() {
     let (mut pace, now) = (Pace::new(Rates::default()), Instant::now());
-    let again: Vec<Duration> = (0..5000).filter_map(|_| pace.turn(now).err()).collect();
+    let again: Vec<Duration> = (0..5000).filter_map(|_| pace.turn(Asker::New, now).err()).collect();
     assert!(again.iter().all(|again| (SOONEST..=LATEST).contains(again)));
 }
 
@@ -37,7 +46,7 @@ proptest! {
         let mut arrivals = arrivals;
         arrivals.sort_by(f64::total_cmp);
         let turns: Vec<Instant> =
-            arrivals.iter().filter_map(|arrival| pace.turn(start + seconds(*arrival)).ok()).collect();
+            arrivals.iter().filter_map(|arrival| pace.turn(Asker::Known, start + seconds(*arrival)).ok()).collect();
         for (at, turn) in turns.iter().enumerate() {
             let within = turns[at..].iter().filter(|other| **other < *turn + Duration::from_secs(1)).count();
             prop_assert!(within <= 20, "{within}");
@@ -64,7 +73,7 @@ fn restart(nodes: u32, mut seed: u64) -> Duration {
         (0..nodes).map(|node| (seconds(36.0 * fraction()), node)).collect();
     let mut last = Duration::ZERO;
     while let Some((now, node)) = visits.pop_first() {
-        match pace.turn(start + now) {
+        match pace.turn(Asker::New, start + now) {
             Ok(turn) => last = last.max(turn - start),
             // As an agent does: whole seconds of Retry-After, a fifth more or less.
             Err(again) => {

@@ -59,6 +59,11 @@ fn a_word_ends_with_the_token_and_after_ten_minutes() {
     assert_eq!(keep(Some(minutes(48)), None), minutes(10));
     assert_eq!(keep(Some(minutes(3)), None), minutes(3));
     assert_eq!(keep(Some(Duration::ZERO), Some(0.5)), Duration::ZERO);
+    assert_eq!((grace(None, minutes(4)), grace(Some(minutes(48)), minutes(10))), (minutes(10), minutes(10)));
+    assert_eq!(
+        (grace(Some(minutes(13)), minutes(10)), grace(Some(minutes(3)), minutes(3))),
+        (minutes(3), minutes(0))
+    );
     assert_eq!((keep(None, Some(0.25)), keep(None, Some(1.0))), (Duration::from_secs(150), minutes(10)));
 }
 

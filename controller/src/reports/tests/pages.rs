@@ -74,7 +74,7 @@ async fn a_summary_has_node_caches_and_registries() {
     let (api, replica) = Replica::leading(&[("a", agent("n1")), ("all", person("reader"))]).await;
     api.may_get_anything();
     let interval = std::time::Duration::from_secs(30);
-    replica.fleet.set_desired("idle", Desired { generation: 1, interval });
+    replica.fleet.set_desired("idle", Desired { generation: 1, interval }, jiff::Timestamp::now());
     replica.tell("a", &report("n1")).await;
     let page = replica.page("all", "/v1/summary").await.json();
     let default = &page["nodeCaches"]["default"];

@@ -19,7 +19,7 @@ const SECRET: &str = "e30.e30.a-token-that-nobody-else-may-see";
 async fn a_report_is_taken_and_answered() {
     let (api, replica) = Replica::leading(&[(SECRET, agent("n1"))]).await;
     let desired = Desired { generation: 9, interval: Duration::from_secs(45) };
-    replica.fleet.set_desired("default", desired);
+    replica.fleet.set_desired("default", desired, Timestamp::now());
     for _ in 0..3 {
         let answered = replica.tell(SECRET, &report("n1")).await;
         assert_eq!(answered.status, 200, "{answered:?}");
