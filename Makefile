@@ -24,7 +24,7 @@ demo:
 
 # Cargo builds a package's programs for that package's own tests alone, so they are built first.
 test:
-	@.ci/packages gcc libc6-dev containerd runc docker-registry strace etcd-server skopeo
+	@.ci/packages gcc libc6-dev containerd runc docker-registry strace etcd-server skopeo binutils ca-certificates
 	@.ci/containerd-2
 	@.ci/kubernetes
 	@.ci/helm

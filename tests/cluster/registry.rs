@@ -88,7 +88,11 @@ async fn drive(space: &Space) {
     space.change_status("BucketClaim", "main-bucket", json!({"bucketReady": true})).await;
     space.touch("Registry", "main").await;
     assert_eq!(space.list("Deployment", "").await, Vec::<Value>::new());
-    let info = json!({"spec": {"bucketName": "real-bucket", "authenticationType": "Key", "protocols": ["s3"],
+    // The store knows the bucket by another name than the cluster does.
+    let bucket = format!("bucket-{}", space.name);
+    space.make("Bucket", &bucket, json!({"status": {"bucketID": "real-bucket"}})).await;
+    space.change_status("Bucket", &bucket, json!({"bucketID": "real-bucket"})).await;
+    let info = json!({"spec": {"bucketName": bucket, "authenticationType": "Key", "protocols": ["s3"],
         "secretS3": {"endpoint": "https://s3.example:9000", "region": "", "accessKeyID": "COSI",
                      "accessSecretKey": "cosi-secret"}}});
     let data = json!({"stringData": {"BucketInfo": info.to_string()}});
@@ -239,7 +243,8 @@ async fn to_a_bucket(space: &Space) {
     let told = space.get("Registry", "main").await.unwrap().to_string();
     assert!(!told.contains(SECRET_KEY), "{told}");
     assert_eq!(space.get("Registry", "main").await.unwrap()["status"]["storage"]["backend"], "s3");
-    space.get("PodDisruptionBudget", "main-registry").await.expect("two replicas have a budget");
+    let budget = |budget: &Value| Some(budget["spec"]["minAvailable"].clone());
+    space.until("PodDisruptionBudget", "main-registry", "two replicas have a budget", budget).await;
 }
 
 async fn change(space: &Space, patch: &str) {

@@ -88,7 +88,8 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        let test_dirs = ["tests/integration/", "tests/cluster/", "tests/e2e/", "tests/bench/"];
+        let test_dirs =
+            ["tests/integration/", "tests/cluster/", "tests/gateway/", "tests/e2e/", "tests/bench/"];
         self.path.ends_with("tests.rs")
             || self.path.contains("/tests/") && !self.path.starts_with("tests/src")
             || test_dirs.iter().any(|dir| self.path.starts_with(dir))

@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod containerd;
+pub mod gateway;
 pub mod image;
 pub mod invariants;
 pub mod node;

@@ -159,6 +159,7 @@ impl Index {
 
     pub(super) fn tag_deleted(&self, repository: &Repository, tag: &Tag) {
         self.with_existing(repository, |space| space.tag_deleted(repository, tag));
+        self.show();
     }
 
     pub(super) fn image_deleted(&self, repository: &Repository, digest: &Digest, caller: &Caller) {

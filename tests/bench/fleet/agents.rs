@@ -1,5 +1,5 @@
-//! Agents of many nodes, a task each, that report as larder-agent does: one connection a report, packed, at the pace that
-//! the controller asks for, with counters that grow. Must not speak to the API server.
+//! Agents of many nodes, a task each, that report as larder-agent does: one connection a report, packed, at the pace
+//! that the controller asks for, with counters that grow. Must not speak to the API server.
 
 use std::fmt;
 use std::io::Write;

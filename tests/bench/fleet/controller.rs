@@ -51,6 +51,8 @@ pub(super) struct Counts {
     /// Nodes as it knows them now.
     pub(super) known: f64,
     pub(super) ready: f64,
+    /// Reconciles that did not end well.
+    pub(super) failed: f64,
 }
 
 impl Addresses {
@@ -101,6 +103,7 @@ impl Controller {
             reviews,
             reports: sum("reports_total", &[("code", "200")]),
             known: sum("report_nodes", &[]),
+            failed: sum("reconciles_total", &[]) - sum("reconciles_total", &[("result", "ok")]),
             ready: sum("nodes", &[("state", "ready")]),
         })
     }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{self, Pod, ServiceAccount};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
+use larder_controller::apply;
 use larder_controller::crd::NodeCacheReport;
 use larder_tests::cluster::{AGENTS, Cluster};
 use larder_wire::settings::{Settings, parse};
@@ -125,14 +126,19 @@ async fn node(client: &Client, name: String, settings: &Settings) -> Result<Node
         .map(|upstream| json!({ "registry": upstream.registry.to_string(), "state": "installed" }))
         .collect();
     let report: NodeCacheReport = of(json!({
-        "apiVersion": "registry-operator.dev/v1alpha1", "kind": "NodeCacheReport", "metadata": { "name": name },
+        "apiVersion": "registry-operator.dev/v1alpha1", "kind": "NodeCacheReport",
+        "metadata": { "name": name, "labels": apply::labels("agent", NODE_CACHE) },
         "spec": {
             "node": name, "nodeCache": NODE_CACHE, "state": "Ready", "generation": settings.generation,
             "version": VERSION, "registries": registries,
         },
     }))?;
-    let reports = Api::all(client.clone());
-    reports.create(&post, &report).await.with_context(|| format!("the report of {name}"))?;
+    let (reports, as_controller) = (Api::all(client.clone()), PatchParams::apply(apply::FIELD_MANAGER));
+    let report = Patch::Apply(&report);
+    let _: NodeCacheReport = reports
+        .patch(&name, &as_controller, &report)
+        .await
+        .with_context(|| format!("the report of {name}"))?;
     Ok(Node { name, token })
 }
 

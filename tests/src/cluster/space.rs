@@ -37,6 +37,7 @@ const KINDS: [(&str, &str, &str, &str, bool); 20] = [
     ("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets", true),
     ("Event", "events.k8s.io", "v1", "events", true),
     ("BucketClaim", "objectstorage.k8s.io", "v1alpha1", "bucketclaims", true),
+    ("Bucket", "objectstorage.k8s.io", "v1alpha1", "buckets", false),
     ("BucketAccess", "objectstorage.k8s.io", "v1alpha1", "bucketaccesses", true),
     ("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", false),
 ];
