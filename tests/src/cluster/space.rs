@@ -18,7 +18,7 @@ use crate::wait::within;
 const SOON: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Kind, group, version, plural; the last says whether it stands in a namespace.
-const KINDS: [(&str, &str, &str, &str, bool); 20] = [
+const KINDS: [(&str, &str, &str, &str, bool); 21] = [
     ("Registry", "registry-operator.dev", "v1alpha1", "registries", true),
     ("RegistryGateway", "registry-operator.dev", "v1alpha1", "registrygateways", true),
     ("RegistryTemplate", "registry-operator.dev", "v1alpha1", "registrytemplates", false),
