@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
@@ -10,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
+use tokio::time::timeout;
 
 use super::{build, child_name, credentials_name};
 use crate::apply;
@@ -53,10 +55,15 @@ impl Live {
     }
 }
 
+/// How long the first list of the nodes is waited for at once.
+const NODES: Duration = Duration::from_secs(5);
+
 pub(super) async fn dereference(node_cache: &NodeCache, context: &Context) -> Result<Dereferenced, Error> {
     let (client, namespace) = (context.client.clone(), context.config.namespace.as_str());
-    // Before all nodes are known no conflict is; an error is a controller that ends.
-    let _ = context.nodes.wait_until_ready().await;
+    // Before all nodes are known no conflict is; an error is a controller that ends. Of several who wait only one is
+    // told, so the others look again.
+    let known = timeout(NODES, context.nodes.wait_until_ready()).await;
+    let _ = known.map_err(|_| Error::Deadline(NODES))?;
     let caches = list(&Api::<Cache>::all(client.clone())).await?;
     let caches: Vec<Cache> = caches.into_iter().filter(|cache| age::selects(node_cache, cache)).collect();
     let secrets = caches.iter().filter_map(|cache| cache.spec.secret_reference_name.as_deref()).collect();

@@ -3,11 +3,11 @@
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Client;
 use kube::api::Api;
 use kube::runtime::controller::Controller;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
 
 use crate::apply::MANAGED_BY;
 use crate::cache::changes::Changes;
@@ -25,7 +25,40 @@ pub fn watch(client: &Client, config: &Config) -> Controller<NodeCache> {
         all.iter().map(|it| ObjectRef::from_obj(&**it)).collect::<Vec<_>>()
     };
     controller
-        .owns(Api::<DaemonSet>::namespaced(client.clone(), &config.agent_namespace), ours.clone())
-        .owns(Api::<ConfigMap>::namespaced(client.clone(), &config.agent_namespace), ours)
+        .watches(Api::<DaemonSet>::namespaced(client.clone(), &config.agent_namespace), ours.clone(), |it| {
+            owner(&it)
+        })
+        .watches(Api::<ConfigMap>::namespaced(client.clone(), &config.agent_namespace), ours, |it| owner(&it))
         .watches(Api::<Cache>::all(client.clone()), watcher::Config::default(), concerned)
+}
+
+/// The NodeCache of a child, named as its own watch names it. With the child's namespace, as `owns` would give it, one
+/// NodeCache would be two, reconciled side by side.
+fn owner<K: ResourceExt>(child: &K) -> Option<ObjectRef<NodeCache>> {
+    let owners = child.owner_references().iter();
+    let mut ours =
+        owners.filter(|owner| owner.controller == Some(true) && owner.kind == NodeCache::kind(&()));
+    ours.next().map(|owner| ObjectRef::new(&owner.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_childs_namespace_makes_no_second_node_cache() {
+        let mut node_cache = NodeCache::new("default", Default::default());
+        node_cache.metadata.uid = Some("u".to_owned());
+        let metadata = ObjectMeta {
+            namespace: Some("larder-agents".to_owned()),
+            owner_references: node_cache.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        };
+        let child = ConfigMap { metadata, ..ConfigMap::default() };
+        let found = owner(&child).unwrap();
+        assert_eq!((found.name.as_str(), found.namespace.as_deref()), ("default", None));
+        assert_eq!(owner(&ConfigMap::default()), None);
+    }
 }
